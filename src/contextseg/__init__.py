@@ -1,0 +1,27 @@
+"""contextseg: semantic segmentation learnt from unlabelled images.
+
+The public names are loaded when they are first used: ``import contextseg`` imports no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from contextseg.estimator import ContextSegmenter
+    from contextseg.verbs import evaluate, fit, predict
+
+__version__ = "0.1.0.dev0"
+__all__ = ["ContextSegmenter", "evaluate", "fit", "predict"]
+
+_HOMES = {
+    "ContextSegmenter": "contextseg.estimator",
+    "evaluate": "contextseg.verbs",
+    "fit": "contextseg.verbs",
+    "predict": "contextseg.verbs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'contextseg' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)

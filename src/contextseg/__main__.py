@@ -1,0 +1,5 @@
+"""`python -m contextseg` is the command `contextseg`."""
+
+from contextseg.cli import app
+
+app()

@@ -1,0 +1,127 @@
+"""The command line: `contextseg fit`, `predict`, `evaluate`, `demo`.
+
+torch is imported inside the commands, so that ``--help`` answers at once.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from contextseg.errors import ContextsegError
+from contextseg.settings import load_settings, make_settings, override
+
+app = typer.Typer(
+    help="Learn semantic classes from unlabelled images, and predict masks.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console()
+errors = Console(stderr=True)
+
+Run = Annotated[Path, typer.Argument(help="The run folder that `fit` made.")]
+Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1, mps.")]
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Show an error that was raised on purpose as one line, and leave with status 1."""
+    try:
+        yield
+    except ContextsegError as error:
+        errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def fit(
+    images: Annotated[
+        Path,
+        typer.Argument(help="A folder of images; its subfolders are searched too. Labels are never read."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The run folder to make.")],
+    classes: Annotated[int | None, typer.Option(help="How many classes to find.")] = None,
+    method: Annotated[str | None, typer.Option(help="How they are learnt: picie, kmeans, lab.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file of settings; options here are laid over it.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as training.batch_size=8."),
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="A timm network, such as resnet18 or mobilenetv2_100.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="A local checkpoint of the backbone to start from.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Every random draw follows from it.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was broken off.")] = False,
+) -> None:
+    """Learn classes from a folder of unlabelled images."""
+    with _one_line_errors():
+        values: dict[str, Any] = load_settings(config) if config else {}
+        if resume and not config:
+            values = load_settings(out / "settings.yaml")
+        options = {
+            "n_classes": classes,
+            "method": method,
+            "backbone.name": backbone,
+            "backbone.weights": None if weights is None else str(weights),
+            "training.epochs": epochs,
+            "seed": seed,
+        }
+        given = [f"{key}={value}" for key, value in options.items() if value is not None]
+        settings = make_settings(override(values, [*given, *(assignments or [])]))
+        from contextseg import verbs
+
+        run = verbs.fit(images, out, settings, resume=resume, console=console)
+        console.print(f"finished: {run.path}. Next: contextseg predict {run.path} IMAGES -o MASKS", soft_wrap=True)
+
+
+@app.command()
+def predict(
+    run: Run,
+    images: Annotated[Path, typer.Argument(help="A folder of images, or one image.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Where the masks go, in the folders of the images.")],
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Write OUT/confidence/*.png too: 255 is certain.")
+    ] = False,
+    device: Device = "cpu",
+) -> None:
+    """Write a mask for each image: an indexed PNG of the image's size, whose values are class ids."""
+    with _one_line_errors():
+        from contextseg import verbs
+
+        left_out = verbs.predict(run, images, out, confidence=confidence, device=device, console=console)
+        for name, reason in left_out:
+            console.print(f"[yellow]left out[/] {name}: {reason}", highlight=False)
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    data: Annotated[Path, typer.Argument(help="A labelled set: images/ and labels/, or COCO-Stuff's own layout.")],
+    split: Annotated[str | None, typer.Option(help="One split of it, such as val.")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Match the clusters to the classes of a labelled set, and score them; writes RUN/scores.json."""
+    with _one_line_errors():
+        from contextseg import verbs
+        from contextseg.evaluation.table import scores_table
+
+        console.print(scores_table(verbs.evaluate(run, data, split=split, device=device, console=console)))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", help="A new folder for the demo's data, run and picture.")] = Path(
+        "demo"
+    ),
+    images: Annotated[int, typer.Option(help="Images to train on.")] = 240,
+    seed: Annotated[int, typer.Option(help="Every random draw follows from it.")] = 0,
+) -> None:
+    """Generate outdoor scenes, learn their classes without labels, and show masks beside the truth."""
+    with _one_line_errors():
+        from contextseg.demo import run_demo
+
+        run_demo(out, n_images=images, seed=seed, console=console)

@@ -1,0 +1,1 @@
+"""From pixel embeddings to clusters."""

@@ -1,0 +1,215 @@
+"""The images of a run, decoded once at training size into one memory-mapped file.
+
+The cache is a folder with two files: `images.raw`, the (h, w, 3) uint8 arrays one after the other, and
+`index.json`, which says what they are. The index is written last, so that a cache with an index is complete.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contextseg.conventions import MAX_PIXELS, SIZE_MULTIPLE_PX
+from contextseg.data.images import read_for_training, relative_name
+from contextseg.errors import DataError, ImageError
+from contextseg.files import atomic, write_atomically
+
+_FORMAT_VERSION = 1
+_RAW, _INDEX = "images.raw", "index.json"
+_MAX_THREADS = 4
+_N_SHOWN = 3
+
+Decoded = NDArray[np.uint8] | ImageError
+
+
+class ImageCache:
+    """The usable images of a list, at training size, in the order of the list.
+
+    Memory holds the index alone; pixels are read from disk when they are used. A cache can be sent to another
+    process: it is opened again there.
+
+    Args:
+        folder: a complete cache, as `build` leaves it.
+
+    Attributes:
+        folder: where the cache lies.
+        names: of the images, relative to the root of the data set, with forward slashes.
+        shapes: (h, w) of the images.
+        left_out: (name, reason) of the files that could not be used.
+        fingerprint: hex digest of the files (names, sizes, times of change) and of how they were read.
+
+    Raises:
+        DataError: the folder holds no complete cache.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        index = _read_index(folder)
+        if index is None:
+            raise DataError(f"{folder}: no complete image cache; build it with ImageCache.build")
+        self.folder = folder
+        self.names: list[str] = index["names"]
+        self.shapes: list[tuple[int, int]] = [(h, w) for h, w in index["shapes"]]
+        self.left_out: list[tuple[str, str]] = [(name, reason) for name, reason in index["left_out"]]
+        self.fingerprint: str = index["fingerprint"]
+        self._starts = [0, *accumulate(3 * h * w for h, w in self.shapes)]
+        # Copy-on-write: torch warns of read-only arrays, and a write must not reach the file.
+        self._pixels = np.asarray(np.memmap(folder / _RAW, dtype=np.uint8, mode="c"))
+
+    @classmethod
+    def build(
+        cls,
+        paths: Sequence[Path],
+        root: Path,
+        folder: Path,
+        *,
+        shorter_px: int,
+        multiple: int = SIZE_MULTIPLE_PX,
+        max_pixels: int = MAX_PIXELS,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Self:
+        """Decode images into a cache, or take the one in the folder if it is complete and of the same files.
+
+        One process at a time may build in a folder.
+
+        Args:
+            paths: the image files.
+            root: the folder that their names are relative to; or the file itself where it is the only one.
+            folder: where the cache lies; made if need be.
+            shorter_px: shorter side of the images, in pixels; see `contextseg.data.images.training_size`.
+            multiple: both sides are multiples of this.
+            max_pixels: files with more pixels are left out.
+            on_progress: called with (files done, files in all) after each file; not when a cache is reused.
+
+        Raises:
+            DataError: no image can be used, or the cache cannot be written.
+            SettingsError: `shorter_px` is not a multiple of `multiple`.
+        """
+        names = [relative_name(path, root) for path in paths]
+        fingerprint = _fingerprint(paths, names, shorter_px, multiple, max_pixels)
+        if (index := _read_index(folder)) is not None and index["fingerprint"] == fingerprint:
+            return cls(folder)
+        read = partial(read_for_training, shorter_px=shorter_px, multiple=multiple, max_pixels=max_pixels)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Without this, a build killed below would leave the old index beside new pixels.
+            (folder / _INDEX).unlink(missing_ok=True)
+            index = _write_raw(folder / _RAW, names, _decoded(paths, read), on_progress)
+            write_atomically(folder / _INDEX, json.dumps({"fingerprint": fingerprint} | index).encode())
+        except OSError as error:
+            raise DataError(_why_not_written(folder, error)) from error
+        return cls(folder)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> NDArray[np.uint8]:
+        """Return image i as a view (h, w, 3) uint8 of the file; writing to it does not change the file."""
+        i = range(len(self))[i]
+        return self._pixels[self._starts[i] : self._starts[i + 1]].reshape(*self.shapes[i], 3)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
+        return type(self), (self.folder,)
+
+    def by_shape(self) -> dict[tuple[int, int], list[int]]:
+        """Return (h, w) -> the indices of the images of that size, ascending."""
+        indices: dict[tuple[int, int], list[int]] = {}
+        for i, shape in enumerate(self.shapes):
+            indices.setdefault(shape, []).append(i)
+        return indices
+
+    def delete(self) -> None:
+        """Remove the cache from disk.
+
+        Views taken before stay valid, except on Windows, which keeps files in use from being removed.
+        """
+        for name in (_INDEX, _RAW):
+            (self.folder / name).unlink(missing_ok=True)
+        # The folder may hold other things.
+        with suppress(OSError):
+            self.folder.rmdir()
+
+
+def _fingerprint(paths: Sequence[Path], names: list[str], *settings: int) -> str:
+    """Hash everything that the content of a cache follows from, without reading the files."""
+    files = [(name, *_size_and_time(path)) for name, path in zip(names, paths, strict=True)]
+    return hashlib.sha256(json.dumps([_FORMAT_VERSION, settings, files]).encode()).hexdigest()
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (-1, -1)
+    return status.st_size, status.st_mtime_ns
+
+
+def _read_index(folder: Path) -> dict[str, Any] | None:
+    """Return the index of a complete cache, or None."""
+    try:
+        index = json.loads((folder / _INDEX).read_bytes())
+        expected = sum(3 * h * w for h, w in index["shapes"])
+        complete = (folder / _RAW).stat().st_size == expected > 0 and len(index["shapes"]) == len(index["names"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return index if complete and {"left_out", "fingerprint"} <= index.keys() else None
+
+
+def _decoded(paths: Sequence[Path], read: Callable[[Path], NDArray[np.uint8]]) -> Iterator[Decoded]:
+    """Yield the images in order, or why one is not usable; a few are decoded ahead, so memory is bounded."""
+
+    def read_or_error(path: Path) -> Decoded:
+        try:
+            return read(path)
+        except ImageError as error:
+            return error
+
+    n_threads = min(_MAX_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(n_threads) as pool:
+        rest = iter(paths)
+        ahead = deque(pool.submit(read_or_error, path) for path in islice(rest, 2 * n_threads))
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.extend(pool.submit(read_or_error, path) for path in islice(rest, 1))
+
+
+def _write_raw(
+    path: Path, names: list[str], images: Iterator[Decoded], on_progress: Callable[[int, int], None] | None
+) -> dict[str, Any]:
+    """Write the pixels file and return what the index says of it."""
+    kept: list[str] = []
+    shapes: list[tuple[int, ...]] = []
+    left_out: list[tuple[str, str]] = []
+    with atomic(path) as file:
+        for done, (name, image) in enumerate(zip(names, images, strict=True), start=1):
+            if isinstance(image, ImageError):
+                left_out.append((name, image.reason))
+            else:
+                file.write(image.data)
+                kept.append(name)
+                shapes.append(image.shape[:2])
+            if on_progress is not None:
+                on_progress(done, len(names))
+        if not kept:
+            reasons = "; ".join(f"{name} {reason}" for name, reason in left_out[:_N_SHOWN])
+            raise DataError(f"none of {len(names)} image files can be used: {reasons or 'the list is empty'}")
+    return {"names": kept, "shapes": shapes, "left_out": left_out}
+
+
+def _why_not_written(folder: Path, error: OSError) -> str:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return (
+            f"{folder}: the disk is full, so the decoded images cannot be stored; free some space, "
+            "choose a folder on another disk, or lower the image size (an image needs 3 bytes for each pixel)"
+        )
+    return f"{folder}: the decoded images cannot be stored: {error}"

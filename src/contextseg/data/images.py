@@ -1,0 +1,336 @@
+"""Image files to RGB arrays: which files of a folder are images, how a file is read, the size it trains at.
+
+Convention: arrays are (H, W, 3) uint8 in sRGB, row 0 at the top of the picture as a viewer shows it. Resizing
+is bicubic with antialiasing and half-pixel centres.
+"""
+
+import os
+import stat
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from contextseg.conventions import MAX_PIXELS
+from contextseg.errors import DataError, ImageError, SettingsError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"})
+"""Endings of image files; capitals do not matter."""
+LABEL_FOLDERS = frozenset({"labels", "annotations", "masks"})
+"""Sub-folders that hold label images by custom. They are never walked: a label must not be trained on."""
+MIN_SIDE_PX = 16
+"""Images with a side below this are not trained on: there is nothing to crop a view from."""
+MAX_ASPECT = 4
+"""Longer images are centre-cropped to this ratio, so that a panorama does not fill the cache."""
+
+# Chosen by content, not by name. Pillow knows more formats, but some of them start other programs (EPS).
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF")
+# Above this, images are decoded one at a time: that bounds memory when several threads read.
+_LARGE_PIXELS = 50_000_000
+_STRETCH_PERCENTILES = (0.1, 99.9)
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PILLOW_LIMIT = threading.Lock()
+
+
+def list_images(root: Path) -> list[Path]:
+    """Return the image files at or below a folder, sorted by their relative path.
+
+    Files count by their suffix (`IMAGE_SUFFIXES`); whether they can be read shows later. Hidden files and
+    folders are skipped, and so are folders named as in `LABEL_FOLDERS`. Where a folder holds `images/` and
+    one of these, only `images/` is walked. The rules hold below `root`, not for the name of `root` itself.
+
+    Args:
+        root: a folder, or one image file.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+    if root.is_file():
+        if root.suffix.lower() not in IMAGE_SUFFIXES:
+            raise DataError(
+                f"{root}: is no image file; expected a folder of images, or a file ending in {_suffix_list()}"
+            )
+        return [root]
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; expected a folder that holds images ({_suffix_list()})")
+    images = walk_files(root, IMAGE_SUFFIXES)
+    if not images:
+        raise DataError(
+            f"{root}: no images found; expected files ending in {_suffix_list()}, in the folder or below it "
+            f"(hidden folders and folders named {', '.join(sorted(LABEL_FOLDERS))} are skipped)"
+        )
+    return images
+
+
+def walk_files(root: Path, suffixes: Collection[str]) -> list[Path]:
+    """Return the files below a folder that end in one of the suffixes, by the rules of `list_images`.
+
+    Links to folders are followed, each real folder once. A dangling link is listed if its name fits.
+
+    Args:
+        root: an existing folder.
+        suffixes: lower case, with the dot.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    found: list[Path] = []
+    seen: set[Path] = set()
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        real = folder.resolve()
+        if real in seen:
+            continue
+        seen.add(real)
+        folders, files = _without_labels(*_list_folder(folder))
+        found += [file for file in files if file.suffix.lower() in suffixes]
+        waiting += reversed(folders)
+    return sorted(found, key=lambda file: file.relative_to(root).as_posix())
+
+
+def relative_name(path: Path, root: Path) -> str:
+    """Return the name of a file in a data set: its path below the root with forward slashes.
+
+    >>> relative_name(Path("photos/may/a.jpg"), Path("photos"))
+    'may/a.jpg'
+    >>> relative_name(Path("photos/a.jpg"), Path("photos/a.jpg"))
+    'a.jpg'
+    """
+    return path.name if path == root else path.relative_to(root).as_posix()
+
+
+def read_image(path: Path, *, max_pixels: int = MAX_PIXELS, draft_px: int | None = None) -> NDArray[np.uint8]:
+    """Read an image file as RGB.
+
+    * EXIF orientation is applied.
+    * One channel of 8 bits or 1 bit is replicated; palettes are expanded.
+    * One channel of 16 bits, 32 bits or floats is stretched linearly from its own 0.1 to 99.9 percentile to
+      0-255. If both are equal the image is 0. Values that are not finite do not count; NaN becomes 0.
+    * Three channels of 16 bits keep the upper 8 bits.
+    * Transparency is composited over white.
+    * CMYK, YCbCr and Lab are converted by Pillow, without their colour profiles.
+    * The first frame of a file with several is read.
+
+    Args:
+        path: a JPEG, PNG, TIFF, WebP, BMP or GIF file, known by its content.
+        max_pixels: files with more pixels are refused before they are decoded.
+        draft_px: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep this many
+            pixels; None reads every pixel.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        ImageError: for whatever is wrong with the file.
+    """
+    _check_file(path)
+    try:
+        # By file, not by name: Pillow maps a named TIFF into memory, and scrambles it where EXIF turns it.
+        with path.open("rb") as file:
+            return _decode(path, file, max_pixels, draft_px)
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(path, "is not a JPEG, PNG, TIFF, WebP, BMP or GIF image that can be read") from error
+    except PermissionError as error:
+        raise ImageError(path, "may not be read: permission denied") from error
+    except MemoryError as error:
+        raise ImageError(path, "does not fit into memory; make it smaller") from error
+    except Exception as error:
+        # Decoders raise whatever damaged bytes lead them to: OSError, SyntaxError, struct.error and others.
+        raise ImageError(path, f"is truncated or damaged: {error}") from error
+
+
+def read_for_training(path: Path, *, shorter_px: int, multiple: int, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Read an image file at training size.
+
+    Args:
+        path: the image file.
+        shorter_px: shorter side of the result.
+        multiple: both sides of the result are multiples of this.
+        max_pixels: files with more pixels are refused.
+
+    Returns:
+        (h, w, 3) uint8, of `training_size`.
+
+    Raises:
+        ImageError: the file cannot be read, or a side is below `MIN_SIDE_PX`.
+        SettingsError: `shorter_px` is not a multiple of `multiple`.
+    """
+    # Twice the size leaves the last halving to the antialiased resize.
+    image = read_image(path, max_pixels=max_pixels, draft_px=2 * shorter_px)
+    height, width = image.shape[:2]
+    if min(height, width) < MIN_SIDE_PX:
+        raise ImageError(path, f"is too small: {width} x {height} pixels, each side must have at least {MIN_SIDE_PX}")
+    return resize_for_training(image, shorter_px, multiple)
+
+
+def resize_for_training(image: NDArray[np.uint8], shorter_px: int, multiple: int) -> NDArray[np.uint8]:
+    """Resize an image to `training_size`; one longer than 4:1 is first centre-cropped to 4:1.
+
+    Args:
+        image: (H, W, 3) uint8.
+        shorter_px: shorter side of the result.
+        multiple: both sides of the result are multiples of this.
+
+    Returns:
+        (h, w, 3) uint8.
+
+    Raises:
+        SettingsError: `shorter_px` is not a multiple of `multiple`.
+    """
+    height, width = image.shape[:2]
+    crop_h, crop_w = min(height, MAX_ASPECT * width), min(width, MAX_ASPECT * height)
+    top, left = (height - crop_h) // 2, (width - crop_w) // 2
+    cropped = np.ascontiguousarray(image[top : top + crop_h, left : left + crop_w])
+    out_h, out_w = training_size(crop_h, crop_w, shorter_px, multiple)
+    return np.array(Image.fromarray(cropped).resize((out_w, out_h), Image.Resampling.BICUBIC))
+
+
+def training_size(height: int, width: int, shorter_px: int, multiple: int) -> tuple[int, int]:
+    """Return the (height, width) at which an image trains.
+
+    The shorter side becomes `shorter_px`; the longer one keeps the ratio, rounded to the nearest multiple
+    (half up).
+
+    Args:
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        shorter_px: shorter side of the result.
+        multiple: both sides of the result are multiples of this.
+
+    Raises:
+        SettingsError: `shorter_px` is not a multiple of `multiple`.
+
+    >>> training_size(480, 640, 192, 32)
+    (192, 256)
+    >>> training_size(640, 100, 64, 32)
+    (416, 64)
+    """
+    if shorter_px < multiple or shorter_px % multiple:
+        nearest = max(1, round(shorter_px / multiple)) * multiple
+        raise SettingsError(f"shorter_px is {shorter_px}; it must be a multiple of {multiple}, such as {nearest}")
+    shorter, longer = sorted((height, width))
+    # round(longer * shorter_px / shorter / multiple) in integers, so that no platform rounds otherwise
+    n_multiples = (2 * longer * shorter_px + shorter * multiple) // (2 * shorter * multiple)
+    longer_px = n_multiples * multiple
+    return (shorter_px, longer_px) if height <= width else (longer_px, shorter_px)
+
+
+def _list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folders and the other entries of a folder, sorted, without hidden ones."""
+    try:
+        with os.scandir(folder) as entries:
+            shown = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
+    return [folder / name for name, is_dir in shown if is_dir], [folder / name for name, is_dir in shown if not is_dir]
+
+
+def _without_labels(folders: list[Path], files: list[Path]) -> tuple[list[Path], list[Path]]:
+    pictures = [folder for folder in folders if folder.name.lower() not in LABEL_FOLDERS]
+    images = [folder for folder in pictures if folder.name.lower() == "images"]
+    if images and len(pictures) < len(folders):
+        return images, []
+    return pictures, files
+
+
+def _suffix_list() -> str:
+    return " ".join(sorted(IMAGE_SUFFIXES))
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what must not even be opened: a named pipe, for one, would wait for ever."""
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        what = "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
+        raise ImageError(path, what) from error
+    except OSError as error:
+        raise ImageError(path, f"cannot be reached: {error.strerror}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError(path, "is a folder, not an image file")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(path, "is not a regular file")
+    if status.st_size == 0:
+        raise ImageError(path, "is empty (0 bytes)")
+
+
+def _decode(path: Path, file: BinaryIO, max_pixels: int, draft_px: int | None) -> NDArray[np.uint8]:
+    """Do the work of `read_image` on an open file; raises whatever the decoder raises."""
+    with without_pillow_limit():
+        image = Image.open(file, formats=_FORMATS)
+    n_pixels = image.width * image.height
+    if n_pixels > max_pixels:
+        size = f"{image.width} x {image.height} = {n_pixels:,} pixels"
+        limit = f"max_pixels = {max_pixels:,}"
+        raise ImageError(path, f"has {size}, more than {limit}; make it smaller or raise max_pixels")
+    if draft_px is not None:
+        image.draft(None, (draft_px, draft_px))
+    with without_pillow_limit() if n_pixels > _LARGE_PIXELS else nullcontext():
+        image.load()
+        return np.array(_upright(image, _to_rgb(image)))
+
+
+@contextmanager
+def without_pillow_limit() -> Iterator[None]:
+    """Lift Pillow's limit on pixels, since ours is checked instead.
+
+    Pillow's is a module variable, and warning filters are shared between threads as well: so one thread at a
+    time, and no longer than needed.
+    """
+    with _PILLOW_LIMIT:
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
+        return Image.fromarray(_stretch(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _stretch(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Map values (H, W) of any depth linearly to 0-255, from the 0.1 to the 99.9 percentile."""
+    wide = values.astype(np.float64)
+    finite = wide[np.isfinite(wide)]
+    if finite.size == 0:
+        return np.zeros(wide.shape, np.uint8)
+    low, high = np.percentile(finite, _STRETCH_PERCENTILES).tolist()
+    if high <= low:
+        return np.zeros(wide.shape, np.uint8)
+    scaled: NDArray[np.float64] = np.clip((wide - low) * (255 / (high - low)), 0, 255)
+    return np.nan_to_num(scaled.round(), nan=0).astype(np.uint8)
+
+
+def _upright(image: Image.Image, rgb: Image.Image) -> Image.Image:
+    """Return `rgb` turned as the EXIF data of the loaded file say; Pillow has already done it for TIFF."""
+    try:
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:
+        # Damaged EXIF data raise various errors, and are no reason to lose the picture.
+        return rgb
+    method = _UPRIGHT.get(orientation)
+    return rgb if method is None else rgb.transpose(method)

@@ -1,0 +1,53 @@
+"""The exceptions of contextseg: one small tree, so that a caller can catch what it can act on.
+
+ContextsegError
+├── SettingsError    a setting is unknown, malformed or contradicts another
+├── DataError        a data set, folder or label file cannot be used
+│   └── ImageError   one image file cannot be used (a run leaves it out and goes on)
+├── WeightsError     a weights file does not fit the network
+├── RunError         a run folder is missing, incomplete or of another kind
+└── TrainingError    training cannot go on (a loss that is not finite, too few images)
+"""
+
+from pathlib import Path
+
+
+class ContextsegError(Exception):
+    """Base of every error that contextseg raises on purpose."""
+
+
+class SettingsError(ContextsegError):
+    """A setting is unknown, malformed or contradicts another."""
+
+
+class DataError(ContextsegError):
+    """A data set, folder or label file cannot be used."""
+
+
+class ImageError(DataError):
+    """One image file cannot be used.
+
+    Args:
+        path: the file.
+        reason: what is wrong with it, in words that a user can act on.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[Path, str]]:
+        return type(self), (self.path, self.reason)
+
+
+class WeightsError(ContextsegError):
+    """A weights file does not fit the network."""
+
+
+class RunError(ContextsegError):
+    """A run folder is missing, incomplete or of another kind."""
+
+
+class TrainingError(ContextsegError):
+    """Training cannot go on."""

@@ -1,0 +1,112 @@
+"""`ContextSegmenter`: the verbs in Python, on arrays, files and folders."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+
+from contextseg.data.images import read_image
+from contextseg.errors import DataError, RunError
+from contextseg.predictor import Prediction, Predictor
+from contextseg.run_folder import RunFolder
+from contextseg.settings import Settings, make_settings
+from contextseg.training.fit import fit
+
+Picture = NDArray[np.uint8] | Image.Image | str | Path
+
+
+class ContextSegmenter:
+    """Semantic segmentation learnt from unlabelled images; follows scikit-learn's conventions.
+
+    Args:
+        n_classes: how many classes to find.
+        run: the run folder to write; a temporary one, which ends with this object, by default.
+        verbose: show progress.
+        settings: any further setting, nested as in YAML: ``training={"epochs": 5}, seed=1``.
+
+    Attributes:
+        run_: the finished run.
+
+    Raises:
+        SettingsError: a setting is unknown or malformed.
+
+    Example:
+        >>> segmenter = ContextSegmenter(n_classes=6, method="lab")
+        >>> masks = segmenter.fit("photos/").predict("photos/one.jpg").clusters  # doctest: +SKIP
+    """
+
+    run_: RunFolder
+
+    def __init__(
+        self, n_classes: int, *, run: str | Path | None = None, verbose: bool = False, **settings: Any
+    ) -> None:
+        self.settings: Settings = make_settings({"n_classes": n_classes, **settings})
+        self.run = None if run is None else Path(run)
+        self.verbose = verbose
+        self._predictor: Predictor | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    @classmethod
+    def load(cls, run: str | Path) -> Self:
+        """Open a finished run.
+
+        Raises:
+            RunError: the folder holds no finished run.
+        """
+        folder = RunFolder.open(Path(run))
+        predictor = Predictor.load(folder)
+        values: Mapping[str, Any] = folder.settings().model_dump(exclude_unset=True)
+        loaded = cls(**values, run=run)
+        loaded.run_, loaded._predictor = folder, predictor
+        return loaded
+
+    def fit(self, images: str | Path | Sequence[Picture]) -> Self:
+        """Learn the classes.
+
+        Args:
+            images: a folder, or a sequence of files, PIL images or (H, W, 3) uint8 RGB arrays. Labels are never read.
+
+        Raises:
+            DataError: there are no images.
+            TrainingError: fewer usable images than classes.
+            RunError: the run folder is not empty.
+        """
+        if self.run is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="contextseg-")
+        out = self.run or Path(self._temporary.name) / "run"  # type: ignore[union-attr]
+        console = Console(quiet=not self.verbose)
+        if isinstance(images, str | Path):
+            self.run_ = fit(Path(images), out, self.settings, console=console)
+        else:
+            with tempfile.TemporaryDirectory(prefix="contextseg-") as folder:
+                for index, image in enumerate(images):
+                    Image.fromarray(_to_array(image)).save(Path(folder) / f"{index:08d}.png", compress_level=1)
+                self.run_ = fit(Path(folder), out, self.settings, console=console)
+        self._predictor = Predictor.load(self.run_)
+        return self
+
+    def predict(self, image: Picture) -> Prediction:
+        """Return the cluster and the confidence of each pixel of an image of any size.
+
+        Raises:
+            RunError: there is nothing to predict with before `fit`.
+            ImageError: the file cannot be read.
+        """
+        if self._predictor is None:
+            raise RunError("there is no network yet; call fit(images), or ContextSegmenter.load(run)")
+        return self._predictor.predict(_to_array(image))
+
+
+def _to_array(image: Picture) -> NDArray[np.uint8]:
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise DataError(f"got an array of shape {image.shape} and dtype {image.dtype}, expected (H, W, 3) uint8 RGB")
+    return image

@@ -1,0 +1,1 @@
+"""From counts to scores; the one place, with the probes, where labels matter."""

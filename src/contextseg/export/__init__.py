@@ -1,0 +1,1 @@
+"""Files for other tools and for people; nothing here imports torch."""

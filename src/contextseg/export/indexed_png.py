@@ -1,0 +1,149 @@
+"""Masks as PNG files whose pixel value *is* the cluster id.
+
+Shape suffixes: H, W image height and width in pixels; K clusters.
+
+A mask of K <= 255 clusters is an 8-bit indexed PNG (mode "P"): ids 0..254, and 255, in black, for an ignored
+pixel. More clusters need a 16-bit PNG (mode "I;16"), which has no palette and no ignore value: it opens as
+dark grey in most viewers, and its values are the ids all the same.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from contextseg.conventions import IGNORE
+from contextseg.errors import DataError
+from contextseg.files import atomic
+
+_MAX_CLUSTERS = 65536
+
+
+def write_mask(path: Path, clusters_HW: npt.NDArray[np.integer], palette: npt.NDArray[np.uint8]) -> None:
+    """Write a cluster map as a PNG whose pixel values are the cluster ids, in one step.
+
+    Args:
+        path: the file to write; its folder is made if need be.
+        clusters_HW: (H, W) integers in 0..K-1; also 255 for an ignored pixel if K <= 255.
+        palette: (K, 3) uint8 RGB; its length says how many clusters there are. With K > 255 the file is a
+            16-bit PNG without a palette.
+
+    Raises:
+        DataError: the map is not a non-empty (H, W) integer map or holds an id outside the palette, or
+            K > 65536.
+        OSError: the file cannot be written.
+    """
+    _check_mask(clusters_HW, palette)
+    if len(palette) > _MAX_CLUSTERS:
+        raise DataError(f"a PNG mask holds at most {_MAX_CLUSTERS} clusters; got {len(palette)}")
+    if len(palette) > IGNORE:
+        save_png(path, Image.fromarray(clusters_HW.astype(np.uint16)))
+        return
+    image = Image.fromarray(clusters_HW.astype(np.uint8))
+    # All 256 entries, or Pillow would pack the pixels into fewer bits and the value 255 would not survive.
+    image.putpalette(_with_ignore(palette).tobytes())
+    save_png(path, image)
+
+
+def write_confidence(path: Path, confidence_HW: npt.NDArray[np.floating]) -> None:
+    """Write a confidence map as an 8-bit grey PNG: 0 for none, 255 for certain.
+
+    Args:
+        path: the file to write; its folder is made if need be.
+        confidence_HW: (H, W) floats in 0..1; rounding errors of up to 0.001 beyond are clipped.
+
+    Raises:
+        DataError: the map is not a non-empty (H, W) float map, or a value is NaN or outside 0..1.
+        OSError: the file cannot be written.
+    """
+    if confidence_HW.ndim != 2 or confidence_HW.size == 0 or not np.issubdtype(confidence_HW.dtype, np.floating):
+        raise DataError(
+            f"a confidence map has the shape (H, W) and holds floats; got {confidence_HW.shape} {confidence_HW.dtype}"
+        )
+    low, high = float(confidence_HW.min()), float(confidence_HW.max())
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # said this way round, NaN fails too
+        raise DataError(f"confidence must lie in 0..1; the map holds {low:g}..{high:g}")
+    save_png(path, Image.fromarray(np.rint(np.clip(confidence_HW, 0, 1) * 255).astype(np.uint8)))
+
+
+def colourise(mask_HW: npt.NDArray[np.integer], palette: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the mask in colours.
+
+    Args:
+        mask_HW: (H, W) integers in 0..K-1; also 255 (black) if K <= 255.
+        palette: (K, 3) uint8 RGB.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: the mask is not a non-empty (H, W) integer map, or holds an id outside the palette.
+    """
+    _check_mask(mask_HW, palette)
+    colours = _with_ignore(palette) if len(palette) <= IGNORE else palette
+    return np.asarray(colours[mask_HW])
+
+
+def overlay(
+    image_HW3: npt.NDArray[np.uint8],
+    mask_HW: npt.NDArray[np.integer],
+    palette: npt.NDArray[np.uint8],
+    alpha: float = 0.5,
+) -> npt.NDArray[np.uint8]:
+    """Return the image with the coloured mask laid over it; ignored pixels stay as they are.
+
+    Args:
+        image_HW3: (H, W, 3) uint8 RGB.
+        mask_HW: (H, W) integers as for `colourise`.
+        palette: (K, 3) uint8 RGB.
+        alpha: weight of the mask, 0 (image alone) to 1 (mask alone).
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: image and mask differ in size, alpha is out of range, or the mask is unusable.
+    """
+    if image_HW3.shape != (*mask_HW.shape, 3) or image_HW3.dtype != np.uint8:
+        raise DataError(
+            f"expected an (H, W, 3) uint8 image of the size of its mask {mask_HW.shape}; "
+            f"got {image_HW3.shape} {image_HW3.dtype}"
+        )
+    if not 0 <= alpha <= 1:
+        raise DataError(f"alpha must lie in 0..1, such as 0.5; got {alpha}")
+    blend = np.rint((1 - alpha) * image_HW3 + alpha * colourise(mask_HW, palette)).astype(np.uint8)
+    if len(palette) <= IGNORE:
+        blend = np.where((mask_HW == IGNORE)[..., None], image_HW3, blend)
+    return blend
+
+
+def save_png(path: Path, image: Image.Image) -> None:
+    """Write an image as PNG, whole or not at all; its folder is made if need be.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with atomic(path) as file:
+        image.save(file, format="PNG")
+
+
+def _check_mask(mask_HW: npt.NDArray[np.integer], palette: npt.NDArray[np.uint8]) -> None:
+    if palette.ndim != 2 or palette.shape[1] != 3 or len(palette) == 0 or palette.dtype != np.uint8:
+        raise DataError(f"a palette has the shape (K, 3) and dtype uint8; got {palette.shape} {palette.dtype}")
+    if mask_HW.ndim != 2 or mask_HW.size == 0 or not np.issubdtype(mask_HW.dtype, np.integer):
+        raise DataError(f"a mask has the shape (H, W) and integers; got {mask_HW.shape} {mask_HW.dtype}")
+    n_clusters = len(palette)
+    bad = (mask_HW < 0) | (mask_HW >= n_clusters)
+    also = ""
+    if n_clusters <= IGNORE:
+        bad &= mask_HW != IGNORE
+        also = f", or {IGNORE} for an ignored pixel"
+    if bad.any():
+        raise DataError(f"cluster id {mask_HW[bad][0]} is outside the palette: expected 0..{n_clusters - 1}{also}")
+
+
+def _with_ignore(palette: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    full = np.zeros((256, 3), dtype=np.uint8)
+    full[: len(palette)] = palette
+    return full

@@ -1,0 +1,96 @@
+"""Pixel embeddings: image in, one vector for each cell of the stride-4 grid out.
+
+Shape legend: B images, D dimensions, H W pixels, h w cells (h = H / 4).
+"""
+
+import kornia
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contextseg.conventions import STRIDE_PX
+from contextseg.models.backbone import Backbone
+
+
+class TopDownDecoder(nn.Module):
+    """PiCIE's decoder: a 1x1 projection of each map, summed from coarse to fine with bilinear upsampling.
+
+    No 3x3 convolution, no norm and no non-linearity, as in the released code of PiCIE (CVPR 2021).
+
+    Args:
+        channels: channels of the maps, finest first.
+        dim: channels of the result.
+    """
+
+    def __init__(self, channels: tuple[int, ...], dim: int) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(nn.Conv2d(count, dim, 1) for count in channels)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Return (B, dim, h, w) at the stride of the first map."""
+        *finer, coarsest = [lateral(level) for lateral, level in zip(self.laterals, maps, strict=True)]
+        result: Tensor = coarsest
+        for level in reversed(finer):
+            result = level + F.interpolate(result, size=level.shape[-2:], mode="bilinear", align_corners=False)
+        return result
+
+
+class PixelEmbedding(nn.Module):
+    """Backbone and decoder: unit-length embeddings that are trained.
+
+    Args:
+        backbone: gives the feature maps.
+        dim: dimensions of an embedding.
+    """
+
+    def __init__(self, backbone: Backbone, dim: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decoder = TopDownDecoder(backbone.channels, dim)
+
+    def forward(self, image_B3HW: Tensor) -> Tensor:
+        """Return (B, D, h, w) float32 unit vectors for RGB in 0-1."""
+        return F.normalize(self.decoder(self.backbone(image_B3HW)).float(), dim=1)
+
+
+class BackboneFeatures(nn.Module):
+    """The backbone's own feature maps, each brought to unit length and joined: nothing here is trained.
+
+    Args:
+        backbone: gives the feature maps.
+        strides: which of them are joined.
+    """
+
+    def __init__(self, backbone: Backbone, strides: tuple[int, ...]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.levels = [backbone.strides.index(stride) for stride in strides]
+
+    def forward(self, image_B3HW: Tensor) -> Tensor:
+        """Return (B, D, h, w) float32 unit vectors for RGB in 0-1; D is the sum of the maps' channels."""
+        maps = self.backbone(image_B3HW)
+        size = maps[0].shape[-2:]
+        joined = [
+            F.interpolate(F.normalize(maps[level].float(), dim=1), size=size, mode="bilinear", align_corners=False)
+            for level in self.levels
+        ]
+        return F.normalize(torch.cat(joined, dim=1), dim=1)
+
+
+class LabPosition(nn.Module):
+    """Colour and position: CIE Lab / 100 averaged over each cell, and weighted y and x in 0-1.
+
+    Args:
+        position_weight: factor of y and x.
+    """
+
+    def __init__(self, position_weight: float) -> None:
+        super().__init__()
+        self.position_weight = position_weight
+
+    def forward(self, image_B3HW: Tensor) -> Tensor:
+        """Return (B, 5, h, w) float32, not of unit length, for RGB in 0-1."""
+        lab = F.avg_pool2d(kornia.color.rgb_to_lab(image_B3HW.float()) / 100, STRIDE_PX)
+        y, x = ((torch.arange(side, device=lab.device) + 0.5) / side for side in lab.shape[-2:])
+        position = torch.stack(torch.meshgrid(y, x, indexing="ij")) * self.position_weight
+        return torch.cat([lab, position.expand(len(lab), -1, -1, -1)], dim=1)

@@ -1,0 +1,188 @@
+"""From RGB images of any size to cluster maps of the same size.
+
+An image is resized as in training (its shorter side to ``data.image_px``), embedded in overlapping tiles where it is
+longer than a tile, scored against the centres, and the scores are brought back to the image's own size before the
+best cluster is taken, a band of rows at a time, so that memory does not follow the size of the image.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from contextseg.clustering.kmeans import scores
+from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX
+from contextseg.data.images import training_size
+from contextseg.errors import DataError, RunError
+from contextseg.methods import METHODS
+from contextseg.methods.method import Method
+from contextseg.run_folder import RunFolder
+from contextseg.settings import Settings
+
+CONFIDENCE_TEMPERATURE = 0.1
+"""Divides the scores before the softmax whose largest value is the confidence: ours, as cosines lie close together."""
+_BAND_VALUES = 2**25  # scores that exist at full size at one time
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is known of each pixel of an image.
+
+    Attributes:
+        clusters: (H, W) uint8, or uint16 for more than 256 clusters: the id of the pixel's cluster.
+        confidence: (H, W) float32: the softmax of the scores at its largest, between 1 / K and 1. It tells
+            pixels of an image apart; it is not calibrated.
+    """
+
+    clusters: NDArray[np.unsignedinteger[Any]]
+    confidence: NDArray[np.float32]
+
+
+class Predictor:
+    """Predicts with the network and the clusters of a finished run.
+
+    Args:
+        method: in evaluation mode from here on.
+        centers: (K, D).
+        settings: of the run.
+        device: where the network runs.
+        tile_px: longest side that is embedded at once, after the resize; a multiple of 32.
+        overlap_px: pixels that neighbouring tiles share; their scores fade into each other there. A multiple of 32,
+            at most half of `tile_px`.
+
+    Raises:
+        ValueError: the tile or the overlap is not such a multiple.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        centers: Tensor,
+        settings: Settings,
+        *,
+        device: str | torch.device = "cpu",
+        tile_px: int = 1024,
+        overlap_px: int = 128,
+    ) -> None:
+        if tile_px % SIZE_MULTIPLE_PX or overlap_px % SIZE_MULTIPLE_PX or not 0 <= 2 * overlap_px <= tile_px:
+            raise ValueError(
+                f"tile_px={tile_px} and overlap_px={overlap_px} must be multiples of {SIZE_MULTIPLE_PX}, "
+                "the overlap at most half of the tile, such as 1024 and 128"
+            )
+        self.embedding = method.embedding.to(device).to(memory_format=torch.channels_last).eval()
+        self.centers = centers.to(device)
+        self.settings = settings
+        self.tile_px = tile_px
+        self.overlap_px = overlap_px
+
+    @classmethod
+    def load(cls, run: RunFolder, **options: Any) -> Self:
+        """Load a finished run; `options` are the arguments of the constructor.
+
+        Raises:
+            RunError: the run is not finished, or its weights are broken.
+        """
+        if not run.weights.is_file():
+            raise RunError(
+                f"{run.path}: has no weights.safetensors; its training has not ended: go on with fit --resume"
+            )
+        settings = run.settings()
+        method = METHODS[settings.method](settings, load_start=False)
+        try:
+            stored = load_file(run.weights)
+            centers = stored.pop("centers")
+            method.embedding.load_state_dict({name.removeprefix("embedding."): value for name, value in stored.items()})
+        except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+            raise RunError(f"{run.weights}: does not hold the network of this run: {error}") from error
+        return cls(method, centers, settings, **options)
+
+    def predict(self, image: NDArray[np.uint8]) -> Prediction:
+        """Predict one image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB of any size.
+
+        Raises:
+            DataError: it is not such an array.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+            raise DataError(
+                f"got an array of shape {image.shape} and dtype {image.dtype}, expected (H, W, 3) uint8 RGB"
+            )
+        return best_cluster(self.score(image), (image.shape[0], image.shape[1]))
+
+    @torch.inference_mode()
+    def score(self, image: NDArray[np.uint8]) -> Tensor:
+        """Return the scores of an image's cells for the clusters, (K, h, w) float32, on the resized image's grid."""
+        height, width = training_size(image.shape[0], image.shape[1], self.settings.data.image_px, SIZE_MULTIPLE_PX)
+        resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+        pixels = torch.from_numpy(resized.copy()).to(self.centers.device).movedim(-1, 0)
+        total = torch.zeros(len(self.centers), height // STRIDE_PX, width // STRIDE_PX)
+        weight = torch.zeros(total.shape[1:])
+        for top, bottom in self._tiles(height):
+            for left, right in self._tiles(width):
+                tile = pixels[None, :, top:bottom, left:right].float() / 255
+                embedded_Dhw = self.embedding(tile.contiguous(memory_format=torch.channels_last))[0].float()
+                scored_Khw = scores(embedded_Dhw.flatten(1).T, self.centers).T.unflatten(1, embedded_Dhw.shape[1:])
+                ramp = self._ramp(bottom - top)[:, None] * self._ramp(right - left)[None, :]
+                cells = (
+                    slice(top // STRIDE_PX, bottom // STRIDE_PX),
+                    slice(left // STRIDE_PX, right // STRIDE_PX),
+                )
+                total[:, *cells] += scored_Khw.cpu() * ramp
+                weight[cells] += ramp
+        return total / weight
+
+    def _tiles(self, length_px: int) -> Iterator[tuple[int, int]]:
+        """Yield the (start, end) of tiles along one side; the last one ends with the side."""
+        start = 0
+        while start + self.tile_px < length_px:
+            yield start, start + self.tile_px
+            start += self.tile_px - self.overlap_px
+        yield max(0, length_px - self.tile_px), length_px
+
+    def _ramp(self, length_px: int) -> Tensor:
+        """Weight of a tile's cells along one side: rises over the overlap at both ends, never 0."""
+        cells, fade = length_px // STRIDE_PX, max(1, self.overlap_px // STRIDE_PX)
+        rise = (torch.arange(cells) + 1).clamp(max=fade) / fade
+        return torch.minimum(rise, rise.flip(0))
+
+
+def best_cluster(scores_Khw: Tensor, size: tuple[int, int]) -> Prediction:
+    """Bring scores to an image's size and take the best cluster of each pixel.
+
+    Equal to ``F.interpolate(scores, size, mode="bilinear", align_corners=False)`` followed by argmax and softmax, but
+    computed in bands of rows.
+
+    Args:
+        scores_Khw: float32.
+        size: (H, W) in pixels.
+    """
+    n_clusters, (height, width) = len(scores_Khw), size
+    clusters = np.empty(size, np.uint8 if n_clusters <= 256 else np.uint16)
+    confidence = np.empty(size, np.float32)
+    band = max(1, _BAND_VALUES // (n_clusters * width))
+    for top in range(0, height, band):
+        rows = slice(top, min(top + band, height))
+        upper, lower, weight = _neighbours(scores_Khw.shape[1], height, rows)
+        at_rows = torch.lerp(scores_Khw[:, upper], scores_Khw[:, lower], weight[:, None])
+        left, right, weight = _neighbours(scores_Khw.shape[2], width, slice(0, width))
+        at_pixels = torch.lerp(at_rows[..., left], at_rows[..., right], weight)
+        probability, best = F.softmax(at_pixels / CONFIDENCE_TEMPERATURE, dim=0).max(0)
+        clusters[rows], confidence[rows] = best.numpy(), probability.numpy()
+    return Prediction(clusters, confidence)
+
+
+def _neighbours(old: int, new: int, span: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the two source positions and the weight of the second, for bilinear resizing with half-pixel centres."""
+    position = ((torch.arange(span.start, span.stop) + 0.5) * (old / new) - 0.5).clamp(0, old - 1)
+    first = position.floor().long()
+    return first, (first + 1).clamp(max=old - 1), position - first

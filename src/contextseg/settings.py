@@ -1,0 +1,286 @@
+"""The settings of a run: one tree, checked when it is built, the same names in Python, in YAML and after `--set`.
+
+Every default stands here and nowhere else. A method's own section (``picie``, ``kmeans``, ``lab``) may be set
+only when that method is chosen, so that no setting is silently without effect.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from contextseg.conventions import MAX_PIXELS, SIZE_MULTIPLE_PX
+from contextseg.errors import SettingsError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Range = tuple[float, float]
+
+
+class Section(BaseModel):
+    """A part of the settings tree: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class DataSettings(Section):
+    """How images become arrays."""
+
+    image_px: int = Field(160, ge=32, description="shorter side of every image before the network, in pixels")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="files with more pixels than this are left out")
+
+    @model_validator(mode="after")
+    def _whole_cells(self) -> Self:
+        if self.image_px % SIZE_MULTIPLE_PX:
+            nearest = max(1, round(self.image_px / SIZE_MULTIPLE_PX)) * SIZE_MULTIPLE_PX
+            raise ValueError(
+                f"image_px is {self.image_px}; it must be a multiple of {SIZE_MULTIPLE_PX}, such as {nearest}"
+            )
+        return self
+
+
+class ViewSettings(Section):
+    """The two augmented views of an image; the defaults are PiCIE's."""
+
+    frame_px: int = Field(128, ge=32, description="side of the square seen by the network in training, in pixels")
+    frame: Literal["random", "centre"] = Field("random", description="where in the image the square lies")
+    min_scale: float = Field(
+        0.5, gt=0, le=1, description="smallest side of the geometric crop, as a fraction of the square"
+    )
+    flip_p: Fraction = Field(0.5, description="probability of a horizontal flip")
+    jitter_p: Fraction = Field(0.8, description="probability of each of brightness, contrast, saturation and hue")
+    brightness: Range = Field((0.7, 1.3), description="range of the brightness factor")
+    contrast: Range = Field((0.7, 1.3), description="range of the contrast factor")
+    saturation: Range = Field((0.7, 1.3), description="range of the saturation factor")
+    hue: Range = Field((-0.1, 0.1), description="range of the hue shift, in turns of the colour circle")
+    grey_p: Fraction = Field(0.2, description="probability of a grey image")
+    blur_p: Fraction = Field(0.5, description="probability of a Gaussian blur")
+    blur_sigma_px: Range = Field((0.1, 1.8), description="range of the blur's standard deviation, in pixels")
+
+    @model_validator(mode="after")
+    def _whole_cells(self) -> Self:
+        if self.frame_px % SIZE_MULTIPLE_PX:
+            nearest = max(1, round(self.frame_px / SIZE_MULTIPLE_PX)) * SIZE_MULTIPLE_PX
+            raise ValueError(
+                f"frame_px is {self.frame_px}; it must be a multiple of {SIZE_MULTIPLE_PX}, such as {nearest}"
+            )
+        for name in ("brightness", "contrast", "saturation", "hue", "blur_sigma_px"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} is ({low}, {high}); the first must not be above the second")
+        return self
+
+
+class BackboneSettings(Section):
+    """The network that turns an image into feature maps."""
+
+    name: str = Field("resnet18", description="a timm model with feature maps at strides 4, 8, 16 and 32")
+    weights: Path | None = Field(
+        None,
+        description="local checkpoint to start from: .safetensors, or a torch file in timm's or torchvision's layout",
+    )
+    pretrained: bool = Field(False, description="start from timm's public weights of that name (needs a network)")
+    start: str | None = Field(
+        None, description="what the weights were trained on, in words, for the tables: 'ImageNet, supervised'"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model")
+    mean: tuple[float, float, float] | None = Field(
+        None, description="RGB mean that is subtracted, in 0-1 (default: timm's for that name)"
+    )
+    std: tuple[float, float, float] | None = Field(
+        None, description="RGB standard deviation that divides (default: timm's for that name)"
+    )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if self.weights is not None and self.pretrained:
+            raise ValueError("weights and pretrained are two different starts; set one of them")
+        return self
+
+    def describe_start(self) -> str:
+        """Name the start of the network, as every table must show it."""
+        if self.start is not None:
+            return self.start
+        if self.pretrained:
+            return f"timm weights '{self.name}'"
+        return "random" if self.weights is None else f"weights {self.weights.name}"
+
+
+class ClusteringSettings(Section):
+    """k-means over pixel embeddings."""
+
+    max_points: int = Field(
+        100_000,
+        ge=1,
+        description="embeddings held in memory at once; later ones update the centres batch by batch",
+    )
+    n_restarts: int = Field(3, ge=1, description="k-means++ starts; the one with the least inertia is kept")
+    max_iter: int = Field(50, ge=1, description="Lloyd iterations of one start, at most")
+
+
+class TrainingSettings(Section):
+    """The training loop."""
+
+    epochs: int = Field(5, ge=1, description="passes over the images")
+    batch_size: int = Field(16, ge=2, description="images per step")
+    learning_rate: float = Field(1e-4, gt=0, description="Adam's learning rate")
+    accelerator: str = Field("auto", description="Lightning Fabric's accelerator: auto, cpu, cuda, mps")
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        "auto", description="auto: half precision where the hardware computes in it, else 32-true"
+    )
+    checkpoint_every_s: float = Field(300.0, gt=0, description="seconds between checkpoints inside an epoch")
+
+
+class PicieSettings(Section):
+    """PiCIE as its paper describes it, but for the temperature."""
+
+    dim: int = Field(128, ge=2, description="dimensions of a pixel embedding")
+    temperature: float = Field(0.1, gt=0, description="divides the cosine scores in the loss; 1 is PiCIE as described")
+    class_weights: Literal["none", "counts", "inverse"] = Field(
+        "none",
+        description="weight of a cluster in the loss: none, its share of the pixels (PiCIE as released), or inverse",
+    )
+
+
+class KmeansSettings(Section):
+    """k-means on the features of the backbone as it starts."""
+
+    strides: tuple[Literal[4, 8, 16, 32], ...] = Field(
+        (16, 32), min_length=1, description="strides of the feature maps that are joined"
+    )
+
+
+class LabSettings(Section):
+    """k-means on colour and position: the floor of every table."""
+
+    position_weight: float = Field(
+        0.5, ge=0, description="weight of the position (0-1 over the image) against Lab / 100"
+    )
+
+
+METHOD_SECTIONS = {"picie": PicieSettings, "kmeans": KmeansSettings, "lab": LabSettings}
+
+
+class Settings(Section):
+    """All settings of a run."""
+
+    n_classes: int = Field(..., ge=2, le=4096, description="number of classes to find (K)")
+    method: Literal["picie", "kmeans", "lab"] = Field("picie", description="how the classes are learnt")
+    seed: int = Field(0, ge=0, description="every random draw of the run follows from it")
+    data: DataSettings = DataSettings()
+    views: ViewSettings = ViewSettings()
+    backbone: BackboneSettings = BackboneSettings()
+    clustering: ClusteringSettings = ClusteringSettings()
+    training: TrainingSettings = TrainingSettings()
+    picie: PicieSettings = PicieSettings()
+    kmeans: KmeansSettings = KmeansSettings()
+    lab: LabSettings = LabSettings()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        if self.views.frame_px > self.data.image_px:
+            raise ValueError(
+                f"views.frame_px is {self.views.frame_px} and data.image_px is {self.data.image_px}; "
+                "the square must fit into the image, so raise image_px or lower frame_px"
+            )
+        for section in METHOD_SECTIONS.keys() - {self.method}:
+            if section in self.model_fields_set:
+                raise ValueError(
+                    f"section '{section}' is set but the method is '{self.method}', which does not read it"
+                )
+        return self
+
+    def to_yaml(self) -> str:
+        """Return the resolved settings as YAML that `load_settings` reads back."""
+        unused = set(METHOD_SECTIONS) - {self.method}
+        return yaml.safe_dump(self.model_dump(mode="json", exclude=unused), sort_keys=False)
+
+
+def make_settings(values: Mapping[str, Any]) -> Settings:
+    """Build the settings from a nested mapping.
+
+    Raises:
+        SettingsError: names each wrong key with what was got; an unknown key names the nearest real one.
+
+    >>> make_settings({"n_classes": 3, "training": {"epoch": 5}})
+    Traceback (most recent call last):
+        ...
+    contextseg.errors.SettingsError: training.epoch: no such setting; did you mean 'training.epochs'?
+    """
+    try:
+        return Settings.model_validate(dict(values))
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(detail) for detail in error.errors())) from None
+
+
+def load_settings(path: Path) -> dict[str, Any]:
+    """Read a nested mapping of settings from a YAML file.
+
+    Raises:
+        SettingsError: the file is missing or does not hold a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path}: cannot be read as YAML settings: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(
+            f"{path}: holds {type(values).__name__}, expected 'key: value' lines such as 'n_classes: 8'"
+        )
+    return values
+
+
+def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Return `values` with dotted assignments laid over them; nothing is changed in place.
+
+    >>> override({"training": {"epochs": 5}}, ["training.batch_size=8", "seed=2"])
+    {'training': {'epochs': 5, 'batch_size': 8}, 'seed': 2}
+    """
+    result: dict[str, Any] = dict(values)
+    for assignment in assignments:
+        dotted, separator, text = assignment.partition("=")
+        if not separator or not dotted:
+            raise SettingsError(f"--set got '{assignment}', expected key=value such as training.epochs=5")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"--set {dotted}: the value '{text}' cannot be read: {error}") from error
+        _assign(result, dotted.split("."), value)
+    return result
+
+
+def _assign(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    *parents, last = keys
+    for key in parents:
+        branch = tree.get(key, {})
+        tree[key] = dict(branch) if isinstance(branch, Mapping) else {}
+        tree = tree[key]
+    tree[last] = value
+
+
+def _explain(detail: Any) -> str:
+    """Put one pydantic error into a line: which key, what was got, what would work."""
+    keys = [str(key) for key in detail["loc"]]
+    dotted = ".".join(keys)
+    if detail["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(dotted, setting_names(), n=1, cutoff=0.0)
+        return f"{dotted}: no such setting; did you mean '{nearest[0]}'?"
+    if detail["type"] == "missing":
+        return f"{dotted}: is missing; give a value such as {dotted}=8"
+    if detail["type"] == "value_error":
+        return f"{dotted}: {detail['ctx']['error']}" if dotted else str(detail["ctx"]["error"])
+    return f"{dotted}: got {detail['input']!r}; {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def setting_names(section: type[Section] = Settings, prefix: str = "") -> list[str]:
+    """Return the dotted names of all settings."""
+    names = []
+    for name, field in section.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            names += setting_names(annotation, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names

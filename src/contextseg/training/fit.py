@@ -1,0 +1,186 @@
+"""`fit`: from images to a run folder with a network and its clusters."""
+
+import json
+import platform
+import resource
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from safetensors.torch import save
+from torch import Tensor
+
+import contextseg
+from contextseg.clustering.kmeans import KMeans
+from contextseg.clustering.sampling import points_per_image, sample_cells
+from contextseg.colours import palette
+from contextseg.conventions import SIZE_MULTIPLE_PX
+from contextseg.data.cache import ImageCache
+from contextseg.data.images import list_images
+from contextseg.errors import RunError, TrainingError
+from contextseg.files import write_atomically
+from contextseg.methods import METHODS
+from contextseg.methods.method import Method
+from contextseg.run_folder import RunFolder
+from contextseg.settings import Settings
+from contextseg.training.images import SiameseSource, whole_images
+from contextseg.training.loop import train
+from contextseg.training.precision import choose_precision
+from contextseg.training.progress import progress
+
+_SHOWN = 10  # files left out that are named on the screen; meta.json has them all
+
+
+def fit(
+    images: Path, out: Path, settings: Settings, *, resume: bool = False, console: Console | None = None
+) -> RunFolder:
+    """Learn classes from unlabelled images.
+
+    Args:
+        images: a folder that is searched for images with its subfolders, or one image. No label is read.
+        out: the run folder, new or empty; with `resume`, the folder of a run that was broken off.
+        settings: of the run. A resumed run must have the same ones, but for more epochs.
+        resume: go on where the run in `out` stopped; its results are those of an unbroken run.
+        console: where progress is shown; nowhere by default.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        DataError: there are no images.
+        TrainingError: fewer usable images than classes, or training cannot go on.
+        RunError: `out` is not fit for this.
+        WeightsError: the starting weights do not fit the network.
+    """
+    console = console or Console(quiet=True)
+    run = _resumed(out, settings) if resume else None
+    paths = list_images(images)
+    run = run or RunFolder.create(out, settings)
+    with progress(console, "reading images", len(paths)) as advance:
+        cache = ImageCache.build(
+            paths,
+            images,
+            run.path / "cache",
+            shorter_px=settings.data.image_px,
+            multiple=SIZE_MULTIPLE_PX,
+            max_pixels=settings.data.max_pixels,
+            on_progress=lambda done, total: advance(1),
+        )
+    _tell_left_out(cache, console)
+    if len(cache) < settings.n_classes:
+        raise TrainingError(
+            f"{images}: {len(cache)} usable images cannot make {settings.n_classes} classes; "
+            "add images or lower n_classes"
+        )
+    meta = _meta(cache, settings)
+    _same_data(run, meta)
+    run.write_json("meta.json", meta)
+    fabric = Fabric(accelerator=settings.training.accelerator, devices=1)
+    fabric = Fabric(
+        accelerator=settings.training.accelerator,
+        devices=1,
+        precision=choose_precision(settings.training.precision, fabric.device),
+    )
+    fabric.seed_everything(settings.seed, verbose=False)
+    method = METHODS[settings.method](settings).to(fabric.device).to(memory_format=torch.channels_last)
+    began = time.perf_counter()
+    if method.trained:
+        train(fabric, method, SiameseSource(cache, settings, fabric.device), settings, run, console)
+    centers = final_clusters(fabric, method, cache, settings, console)
+    write_atomically(run.weights, save({**_contiguous(method.embedding), "centers": centers.cpu().contiguous()}))
+    colours = palette(settings.n_classes).tolist()
+    run.write_json(
+        "classes.json",
+        [{"id": i, "name": f"class {i}", "colour": colour} for i, colour in enumerate(colours)],
+    )
+    run.write_json("meta.json", meta | {"train_s": time.perf_counter() - began, "peak_memory_mib": peak_memory_mib()})
+    cache.delete()
+    return run
+
+
+def final_clusters(fabric: Fabric, method: Method, cache: ImageCache, settings: Settings, console: Console) -> Tensor:
+    """Cluster the embeddings of the whole, unaugmented images afresh, as PiCIE does for its evaluation.
+
+    Returns:
+        (K, D) float32 centres.
+    """
+    per_image = points_per_image(settings.clustering.max_points, len(cache))
+    method.eval()
+
+    def points(advance: Any) -> Iterator[Tensor]:
+        for indices, images in whole_images(cache, settings.training.batch_size, fabric.device):
+            with torch.no_grad(), fabric.autocast():
+                embedded = method.embedding(images.contiguous(memory_format=torch.channels_last))
+            yield sample_cells(embedded, indices, (settings.seed, "final cells", 0), per_image)
+            advance(len(indices))
+
+    kmeans = KMeans(
+        settings.n_classes, seed=settings.seed, spherical=method.spherical, **settings.clustering.model_dump()
+    )
+    with progress(console, "final clusters", len(cache)) as advance:
+        return kmeans.fit(points(advance)).centers_
+
+
+def peak_memory_mib() -> float:
+    """Return the most memory that this process has held, in MiB."""
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _contiguous(embedding: torch.nn.Module) -> dict[str, Tensor]:
+    return {f"embedding.{name}": value.cpu().contiguous() for name, value in embedding.state_dict().items()}
+
+
+def _meta(cache: ImageCache, settings: Settings) -> dict[str, Any]:
+    packages = ("torch", "timm", "kornia", "lightning-fabric")
+    return {
+        "contextseg": contextseg.__version__,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "method": settings.method,
+        "seed": settings.seed,
+        "start": settings.backbone.describe_start(),
+        "data": {"n_images": len(cache), "fingerprint": cache.fingerprint},
+        "left_out": [{"file": name, "reason": reason} for name, reason in cache.left_out],
+    }
+
+
+def _same_data(run: RunFolder, meta: dict[str, Any]) -> None:
+    if run.checkpoint.exists() and (before := run.read_json("meta.json")["data"]) != meta["data"]:
+        raise RunError(
+            f"{run.path}: the images have changed since this run began ({before['n_images']} then, "
+            f"{meta['data']['n_images']} now, or other contents); start a new run"
+        )
+
+
+def _resumed(out: Path, settings: Settings) -> RunFolder:
+    run = RunFolder.open(out)
+    before, now = (json.loads(s.model_dump_json()) for s in (run.settings(), settings))
+    if now["training"]["epochs"] >= before["training"]["epochs"]:
+        before["training"]["epochs"] = now["training"]["epochs"]
+    if before != now:
+        changed = ", ".join(sorted(_differences(before, now)))
+        raise RunError(f"{out}: the run was started with other settings ({changed}); resume with the same ones")
+    if run.weights.exists() and run.settings() == settings:
+        raise RunError(f"{out}: this run is finished; give more epochs or a new folder")
+    write_atomically(run.path / "settings.yaml", settings.to_yaml().encode())
+    return run
+
+
+def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in before.keys() | now.keys():
+            yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+    elif before != now:
+        yield f"{key}: {before} then, {now} now"
+
+
+def _tell_left_out(cache: ImageCache, console: Console) -> None:
+    for name, reason in cache.left_out[:_SHOWN]:
+        console.print(f"[yellow]left out[/] {name}: {reason}", highlight=False)
+    if len(cache.left_out) > _SHOWN:
+        console.print(f"[yellow]left out[/] {len(cache.left_out) - _SHOWN} more; meta.json names them all")

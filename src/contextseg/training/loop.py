@@ -1,0 +1,162 @@
+"""The training loop: one, for every method, in sight."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+
+from contextseg.errors import TrainingError
+from contextseg.methods.method import Method
+from contextseg.randomness import keyed_rng
+from contextseg.run_folder import RunFolder
+from contextseg.settings import Settings
+from contextseg.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from contextseg.training.images import SiameseSource
+from contextseg.training.progress import Advance, progress
+from contextseg.views.siamese import SiameseBatch
+
+LOW_CLUSTER_USE = 0.5
+"""A run warns when the entropy of its cluster use, as a fraction of log K, falls under this: it is collapsing."""
+
+
+class InterruptedRunError(TrainingError):
+    """Training was stopped by the user and has been saved."""
+
+
+def train(
+    fabric: Fabric,
+    method: Method,
+    source: SiameseSource,
+    settings: Settings,
+    run: RunFolder,
+    console: Console,
+) -> None:
+    """Train a method, from the run's checkpoint where there is one.
+
+    Args:
+        fabric: device and precision.
+        method: what is trained, in place.
+        source: the images.
+        settings: of the run.
+        run: where checkpoints and metrics go.
+        console: where progress is shown.
+
+    Raises:
+        TrainingError: the loss is not finite, before it reaches the weights.
+        InterruptedRunError: Ctrl-C or SIGTERM; the state has been saved.
+    """
+    optimizer = torch.optim.Adam(method.parameters(), lr=settings.training.learning_rate)
+    wrapped, wrapped_optimizer = fabric.setup(method, optimizer)
+    wrapped.mark_forward_method("begin_epoch")
+    at = load_checkpoint(run.checkpoint, method, optimizer) if run.checkpoint.exists() else Position()
+    run.keep_metrics_before(at.epoch, at.step)
+    method.train()
+
+    def save(position: Position) -> float:
+        save_checkpoint(run.checkpoint, method, optimizer, position)
+        return time.perf_counter()
+
+    with stop_signals() as stopped:
+        while at.epoch < settings.training.epochs:
+            title = f"epoch {at.epoch + 1}/{settings.training.epochs}"
+            if at.step == 0:
+                save(at)
+                with torch.no_grad(), progress(console, f"{title} clustering", source.n_images) as advance:
+                    wrapped.begin_epoch(at.epoch, _until(stopped, source.batches(at.epoch), advance), source.n_images)
+            first_step, began = at.step, time.perf_counter()
+            saved = began
+            with progress(console, f"{title} training", source.n_images, at.step * source.batch_size) as advance:
+                for batch in _until(stopped, source.batches(at.epoch, at.step), advance):
+                    torch.manual_seed(step_seed(settings.seed, at))
+                    losses = wrapped(batch)
+                    values = {name: value.detach().item() for name, value in losses.items()}
+                    _check_finite(values["loss"], at, [source.cache.names[index] for index in batch.indices])
+                    fabric.backward(losses["loss"])
+                    wrapped_optimizer.step()
+                    wrapped_optimizer.zero_grad()
+                    run.log(epoch=at.epoch, step=at.step, **values)
+                    at = Position(at.epoch, at.step + 1, at.loss_sum + values["loss"])
+                    if stopped.is_set() or time.perf_counter() - saved > settings.training.checkpoint_every_s:
+                        saved = save(at)
+            rate = (at.step - first_step) * source.batch_size / (time.perf_counter() - began)
+            _report_epoch(method, optimizer, at, rate, run, console)
+            at = Position(at.epoch + 1)
+        save(at)
+
+
+def _report_epoch(
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    at: Position,
+    rate: float,
+    run: RunFolder,
+    console: Console,
+) -> None:
+    """Write and show what an epoch came to, and warn of a collapse."""
+    loss, use = at.loss_sum / at.step, cluster_use(method)
+    learning_rate = optimizer.param_groups[0]["lr"]
+    run.log(epoch=at.epoch, loss=loss, cluster_use=use, learning_rate=learning_rate, images_per_s=rate)
+    console.print(f"epoch {at.epoch + 1}: loss {loss:.4f}, cluster use {use:.2f}, {rate:.1f} images/s")
+    if use < LOW_CLUSTER_USE:
+        console.print(
+            f"[yellow]warning:[/] cluster use {use:.2f} is under {LOW_CLUSTER_USE}: the clusters are collapsing. "
+            "Fewer classes, a better start or more images may help."
+        )
+
+
+def cluster_use(method: Method) -> float:
+    """Return the entropy of the epoch's cluster use as a fraction of log K: 1 is all alike, 0 a single cluster."""
+    share = method.cluster_use() / method.cluster_use().sum()
+    return float(torch.special.entr(share.double()).sum()) / math.log(len(share))
+
+
+def step_seed(seed: int, at: Position) -> int:
+    """Return the seed of what the network itself draws in a step (dropout), so that a resumed run draws the same."""
+    return int(keyed_rng(seed, "network", at.epoch, at.step).integers(2**62))
+
+
+def _check_finite(loss: float, at: Position, names: list[str]) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss is {loss} at epoch {at.epoch}, step {at.step} (images {', '.join(names)}); "
+            "it has not touched the weights. Try a lower training.learning_rate, or training.precision=32-true"
+        )
+
+
+def _until(stopped: threading.Event, batches: Iterable[SiameseBatch], advance: Advance) -> Iterator[SiameseBatch]:
+    """Pass batches on and count them, until the user stops the run between two of them."""
+    for batch in batches:
+        if stopped.is_set():
+            break
+        yield batch
+        advance(len(batch.indices))
+    if stopped.is_set():
+        raise InterruptedRunError("stopped; the state is saved, and the same command with --resume goes on from here")
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C or SIGTERM into an event that the loop looks at between steps; the second acts at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield stopped
+        return
+    before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, _frame: object) -> None:
+        stopped.set()
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,39 @@
+"""Progress of long work: what is done, the rate in images/s, the time left."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+Advance = Callable[[int], None]
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} images/s", style="progress.data.speed")
+
+
+@contextmanager
+def progress(console: Console, title: str, n_images: int, done: int = 0) -> Iterator[Advance]:
+    """Show a bar while the body runs; the body calls what it is given with the number of images just done."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=n_images, completed=done)
+        yield lambda n: bar.advance(task, n)

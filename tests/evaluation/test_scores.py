@@ -1,0 +1,201 @@
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, jaccard_score, recall_score
+
+from contextseg.errors import DataError
+from contextseg.evaluation.counts import ConfusionCounts
+from contextseg.evaluation.scores import read_scores, score
+
+
+def test_by_hand_with_as_many_clusters_as_classes():
+    # rows are clusters; the best matching is 0->sea (6), 1->sky (8), 2->sand (3): 17 of 24 pixels
+    scores = score(np.array([[1, 6, 0], [8, 2, 1], [0, 3, 3]]), ["sky", "sea", "sand"], n_images=2)
+    assert scores.cluster_to_class.tolist() == [1, 0, 2]
+    assert scores.accuracy == pytest.approx(17 / 24)
+    # sky:  TP 8, truth 1+8 = 9,    predicted 8+2+1 = 11 -> IoU 8 / (9+11-8) = 8/12; recall 8/9
+    # sea:  TP 6, truth 6+2+3 = 11, predicted 1+6 = 7    -> IoU 6 / (11+7-6) = 6/12; recall 6/11
+    # sand: TP 3, truth 1+3 = 4,    predicted 3+3 = 6    -> IoU 3 / (4+6-3)  = 3/7;  recall 3/4
+    assert scores.per_class["sky"] == pytest.approx({"iou": 8 / 12, "recall": 8 / 9, "n_pixels": 9})
+    assert scores.per_class["sea"] == pytest.approx({"iou": 6 / 12, "recall": 6 / 11, "n_pixels": 11})
+    assert scores.per_class["sand"] == pytest.approx({"iou": 3 / 7, "recall": 3 / 4, "n_pixels": 4})
+    assert scores.miou == pytest.approx((8 / 12 + 6 / 12 + 3 / 7) / 3)
+
+
+def test_pixels_of_surplus_clusters_are_wrong():
+    # cluster 1 is surplus: its 2 + 4 pixels stay in the denominators
+    scores = score(np.array([[10, 0], [2, 4], [0, 8]]), ["a", "b"])
+    assert scores.cluster_to_class.tolist() == [0, -1, 1]
+    assert scores.accuracy == pytest.approx(18 / 24)  # 1.0 if they were dropped
+    assert scores.per_class["a"]["iou"] == pytest.approx(10 / 12)  # 10 / 10 if they were dropped
+    assert scores.per_class["b"]["recall"] == pytest.approx(8 / 12)
+    assert scores.miou == pytest.approx((10 / 12 + 8 / 12) / 2)
+
+
+def test_a_class_without_a_cluster_scores_0():
+    # one cluster, matched to b (5 of 9): a's IoU is 0 and counts in the mean; b's is 5 / (5 + 9 - 5)
+    scores = score(np.array([[4, 5]]), ["a", "b"])
+    assert scores.per_class["a"] == {"iou": 0.0, "recall": 0.0, "n_pixels": 4}
+    assert scores.miou == pytest.approx((0 + 5 / 9) / 2)
+    assert scores.accuracy == pytest.approx(5 / 9)
+
+
+def test_an_absent_class_counts_only_if_it_was_predicted():
+    names = ["a", "b", "absent"]
+    # cluster 2 holds 3 pixels of b and is left with `absent`: IoU 0 / 3, in the mean
+    predicted = score(np.array([[4, 0, 0], [0, 5, 0], [0, 3, 0]]), names)
+    assert predicted.cluster_to_class.tolist() == [0, 1, 2]
+    assert predicted.per_class["absent"] == {"iou": 0.0, "recall": None, "n_pixels": 0}
+    assert predicted.miou == pytest.approx((1 + 5 / 8 + 0) / 3)
+    # cluster 2 is empty: 0/0, not in the mean
+    empty = score(np.array([[4, 0, 0], [0, 5, 0], [0, 0, 0]]), names)
+    assert empty.per_class["absent"] == {"iou": None, "recall": None, "n_pixels": 0}
+    assert empty.miou == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("n_clusters", "n_classes"), [(5, 5), (8, 5), (3, 5)])
+def test_agrees_with_scikit_learn_on_the_matched_pixels(n_clusters, n_classes):
+    rng = np.random.default_rng(n_clusters)
+    counts = ConfusionCounts(n_clusters, n_classes)
+    truth, predicted = [], []
+    for shape in ((13, 21), (9, 17), (24, 6)):
+        labels = rng.integers(0, n_classes, shape)
+        clusters = np.where(rng.random(shape) < 0.5, labels % n_clusters, rng.integers(0, n_clusters, shape))
+        labels[rng.random(shape) < 0.1] = 255
+        counts.update(clusters, labels)
+        truth.append(labels[labels != 255])
+        predicted.append(clusters[labels != 255])
+    names = [f"class {c}" for c in range(n_classes)]
+    scores = score(counts.matrix_, names)
+
+    truth_N = np.concatenate(truth)
+    class_of_N = scores.cluster_to_class[np.concatenate(predicted)]  # -1 for surplus: an answer that is never right
+    classes = np.arange(n_classes)
+    ious = jaccard_score(truth_N, class_of_N, labels=classes, average=None)
+    recalls = recall_score(truth_N, class_of_N, labels=classes, average=None)
+    assert [scores.per_class[name]["iou"] for name in names] == pytest.approx(ious.tolist())
+    assert [scores.per_class[name]["recall"] for name in names] == pytest.approx(recalls.tolist())
+    assert scores.miou == pytest.approx(ious.mean())
+    assert scores.accuracy == pytest.approx(accuracy_score(truth_N, class_of_N))
+
+
+def test_the_mean_is_over_classes_of_the_whole_set_not_over_images():
+    counts = ConfusionCounts(2, 2)
+    counts.update(np.array([[0, 0, 0, 0]]), np.array([[0, 0, 0, 1]]))
+    counts.update(np.array([[1, 1], [1, 1]]), np.array([[1, 1], [1, 1]]))
+    # a: 3 / (4 + 3 - 3), b: 4 / (4 + 5 - 4). By image: (3/4 + 0) / 2 = .375 and 1, whose mean is .6875.
+    assert score(counts.matrix_, ["a", "b"]).miou == pytest.approx((3 / 4 + 4 / 5) / 2)
+
+
+def test_a_large_set_loses_no_pixel():
+    scores = score(np.array([[2**40, 1], [0, 2**40]]), ["a", "b"])
+    assert scores.per_class["b"]["n_pixels"] == 2**40 + 1
+    assert scores.accuracy == 2**41 / (2**41 + 1)
+
+
+def test_scores_do_not_follow_later_changes_of_the_counts():
+    matrix = np.array([[3, 1], [0, 4]])
+    scores = score(matrix, ["a", "b"])
+    matrix[0, 0] = 99
+    assert scores.matrix[0, 0] == 3
+    with pytest.raises(ValueError, match="read-only"):
+        scores.matrix[0, 0] = 1
+
+
+@pytest.mark.parametrize(
+    ("matrix", "names", "message"),
+    [
+        (np.array([[1, 2]]), ["a"], r"expected 2 different class names.*got \['a'\]"),
+        (np.array([[1, 2]]), ["a", "a"], "expected 2 different class names"),
+        (np.zeros((2, 2), int), ["a", "b"], "no labelled pixel was counted"),
+        (np.zeros((2, 2)), ["a", "b"], "counts must be integers"),
+    ],
+)
+def test_what_cannot_be_scored(matrix, names, message):
+    with pytest.raises(DataError, match=message):
+        score(matrix, names)
+
+
+def example_scores():
+    context = {"method": "context", "seed": 3, "resolution_px": [320, 240]}
+    return score(np.array([[7, 1, 0], [2, 5, 0], [1, 2, 0], [0, 0, 0]]), ["b", "a", "c"], n_images=4, context=context)
+
+
+def test_a_file_reads_back_as_it_was_written(tmp_path):
+    path = tmp_path / "run" / "scores.json"
+    scores = example_scores()
+    scores.write(path)
+    assert [file.name for file in path.parent.iterdir()] == ["scores.json"]
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    assert set(stored) == {
+        *("accuracy", "miou", "per_class", "cluster_to_class", "matrix"),
+        *("n_clusters", "n_classes", "n_images", "context"),
+    }
+    assert (stored["n_clusters"], stored["n_classes"], stored["n_images"]) == (4, 3, 4)
+    again = read_scores(path)
+    assert again.to_dict() == scores.to_dict() == stored
+    assert list(again.per_class) == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("accuracy", 0.9, "`accuracy` does not follow from the stored matrix"),
+        ("miou", None, "`miou` does not follow"),
+        ("n_clusters", 3, "`n_clusters` does not follow"),
+        ("matrix", [[7, 1, 0], [2, 5, 0], [1, 3, 0], [0, 0, 0]], "`accuracy` does not follow"),
+        ("matrix", [[0.5, 1.0, 2.0]], "counts must be integers"),
+        ("matrix", [[1, 2, 3], [1]], "cannot read the scores"),
+        ("cluster_to_class", [1, 0, 2, -1], "not a best one-to-one matching"),
+        ("cluster_to_class", [0, 0, 1, -1], "not a best one-to-one matching"),
+        ("cluster_to_class", [0, 1, -1], "not a best one-to-one matching"),
+        ("cluster_to_class", [0, 1, 3, -1], "not a best one-to-one matching"),
+        ("context", None, "cannot read the scores"),
+    ],
+)
+def test_a_changed_file_is_refused(tmp_path, key, value, message):
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps({**example_scores().to_dict(), key: value}), encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        read_scores(path)
+
+
+def test_a_changed_class_score_is_refused(tmp_path):
+    path = tmp_path / "scores.json"
+    stored = example_scores().to_dict()
+    stored["per_class"]["a"]["iou"] += 0.01
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    with pytest.raises(DataError, match="`per_class` does not follow"):
+        read_scores(path)
+
+
+def test_another_best_matching_is_accepted(tmp_path):
+    # Both clusters look alike, so either may be the surplus one; a file of another SciPy version is as good.
+    path = tmp_path / "scores.json"
+    score(np.array([[5], [5]]), ["a"]).write(path)
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored["cluster_to_class"].reverse()
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    assert read_scores(path).cluster_to_class.tolist() == stored["cluster_to_class"]
+
+
+def test_a_file_that_is_missing_or_not_ours(tmp_path):
+    with pytest.raises(DataError, match=r"scores\.json: cannot read the scores"):
+        read_scores(tmp_path / "scores.json")
+    (tmp_path / "half.json").write_text('{"accuracy": 0.', encoding="utf-8")
+    with pytest.raises(DataError, match=r"half\.json: cannot read the scores"):
+        read_scores(tmp_path / "half.json")
+    (tmp_path / "other.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(DataError, match="not a scores file: the key 'matrix' is missing"):
+        read_scores(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize("value", [float("nan"), object()])
+def test_a_context_that_json_cannot_hold_leaves_the_old_file_alone(tmp_path, value):
+    path = tmp_path / "scores.json"
+    example_scores().write(path)
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="context of the scores must be JSON values"):
+        score(np.array([[1]]), ["a"], context={"loss": value}).write(path)
+    assert path.read_bytes() == before

@@ -1,0 +1,39 @@
+from io import StringIO
+
+import numpy as np
+from rich.console import Console
+
+from contextseg.evaluation.scores import score
+from contextseg.evaluation.table import scores_table
+
+
+def cells(table):
+    return [[str(cell) for cell in row] for row in zip(*(column.cells for column in table.columns), strict=True)]
+
+
+def test_percents_by_hand():
+    # 0->sky (3), 1->sea (4); cluster 2 is surplus with 2 of 10 pixels
+    table = scores_table(score(np.array([[3, 1], [0, 4], [2, 0]]), ["sky", "sea"]))
+    assert cells(table) == [
+        ["sky", "0", "50.0", "60.0", "50.0"],  # 3 / (4 + 5 - 3); 3 / 5; 5 / 10
+        ["sea", "1", "80.0", "80.0", "50.0"],  # 4 / (4 + 5 - 4); 4 / 5
+        ["mean IoU", "", "65.0", "", ""],
+        ["accuracy", "", "", "70.0", ""],
+    ]
+    assert table.caption == "surplus clusters: 1, with 20.0 % of the pixels, counted as wrong"
+
+
+def test_a_dash_where_there_is_nothing_to_score():
+    table = scores_table(score(np.array([[3, 1, 0]]), ["sky", "sea", "sand"]))
+    assert cells(table)[:3] == [
+        ["sky", "0", "75.0", "100.0", "75.0"],
+        ["sea", "–", "0.0", "0.0", "25.0"],
+        ["sand", "–", "–", "–", "0.0"],
+    ]
+    assert table.caption is None
+
+
+def test_a_class_name_is_never_read_as_markup():
+    console = Console(width=100, file=StringIO())
+    console.print(scores_table(score(np.array([[3]]), ["[red]roof[/red]"])))
+    assert "[red]roof[/red]" in console.file.getvalue()
