@@ -21,6 +21,7 @@ from contextseg import verbs
 from contextseg.settings import load_settings, make_settings, override
 
 ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("CONTEXTSEG_DATA", ROOT.parent / "shared"))
 SETS = {"camvid": 11, "msrc21": 21}
 WEIGHTS = "weights/mobilenetv2_100_imagenet_supervised.safetensors"
 ROWS: dict[str, tuple[str | None, list[str]]] = {
@@ -38,7 +39,7 @@ console = Console()
 def main(
     out: Annotated[Path, typer.Option("-o", "--out")] = Path("runs/baselines"),
     seeds: int = 3,
-    data: Path = Path(os.environ.get("CONTEXTSEG_DATA", ROOT.parent / "shared")),
+    data: Path = DATA,
 ) -> None:
     for seed in range(seeds):
         for row in ROWS:
@@ -77,7 +78,9 @@ def run(out: Path, data: Path, row: str, name: str, seed: int) -> None:
 
 def table(out: Path, seeds: int) -> str:
     lines = [
-        "| method | " + " | ".join(f"{name}, accuracy | {name}, mIoU" for name in SETS) + " | images/s | peak memory, MiB |",
+        "| method | "
+        + " | ".join(f"{name}, accuracy | {name}, mIoU" for name in SETS)
+        + " | images/s | peak memory, MiB |",
         "|---" * (2 * len(SETS) + 3) + "|",
     ]
     for row in ROWS:
@@ -105,7 +108,9 @@ def speed_and_memory(out: Path, row: str, seeds: int) -> list[str]:
         for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
         if "images_per_s" in line
     ]
-    memory = [json.loads((folder / "meta.json").read_text())["peak_memory_mib"] for folder in folders if folder.exists()]
+    memory = [
+        json.loads((folder / "meta.json").read_text())["peak_memory_mib"] for folder in folders if folder.exists()
+    ]
     return [f"{statistics.median(rates):.1f}" if rates else "-", f"{max(memory):.0f}" if memory else "-"]
 
 

@@ -1,6 +1,8 @@
 """`ContextSegmenter`: the verbs in Python, on arrays, files and folders."""
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -49,7 +51,6 @@ class ContextSegmenter:
         self.run = None if run is None else Path(run)
         self.verbose = verbose
         self._predictor: Predictor | None = None
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
     def load(cls, run: str | Path) -> Self:
@@ -76,9 +77,7 @@ class ContextSegmenter:
             TrainingError: fewer usable images than classes.
             RunError: the run folder is not empty.
         """
-        if self.run is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="contextseg-")
-        out = self.run or Path(self._temporary.name) / "run"  # type: ignore[union-attr]
+        out = self.run or self._temporary_run()
         console = Console(quiet=not self.verbose)
         if isinstance(images, str | Path):
             self.run_ = fit(Path(images), out, self.settings, console=console)
@@ -100,6 +99,11 @@ class ContextSegmenter:
         if self._predictor is None:
             raise RunError("there is no network yet; call fit(images), or ContextSegmenter.load(run)")
         return self._predictor.predict(_to_array(image))
+
+    def _temporary_run(self) -> Path:
+        folder = tempfile.mkdtemp(prefix="contextseg-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
 
 
 def _to_array(image: Picture) -> NDArray[np.uint8]:

@@ -192,6 +192,10 @@ class Settings(Section):
                 )
         return self
 
+    def describe_start(self) -> str:
+        """Name the start of the network, as every table must show it."""
+        return "none" if self.method == "lab" else self.backbone.describe_start()
+
     def to_yaml(self) -> str:
         """Return the resolved settings as YAML that `load_settings` reads back."""
         unused = set(METHOD_SECTIONS) - {self.method}

@@ -32,7 +32,8 @@ def predict(
     """Write a mask for each image of a folder.
 
     A mask is an indexed PNG of its image's size whose values are class ids, at the image's place below `out` with the
-    suffix .png. An image that cannot be read is left out.
+    suffix .png; images that differ in their suffix alone keep it (``a.jpg.png``). An image that cannot be read is left
+    out.
 
     Args:
         run: a finished run.
@@ -47,7 +48,7 @@ def predict(
 
     Raises:
         RunError: the run is not finished.
-        DataError: there are no images, or two of them would have the same mask.
+        DataError: there are no images.
     """
     folder = RunFolder.open(run)
     predictor = Predictor.load(folder, device=device)
@@ -131,9 +132,10 @@ def _mask_names(paths: list[Path], images: Path) -> dict[Path, Path]:
     root = images if images.is_dir() else images.parent
     if (root / "images").is_dir() and all(path.is_relative_to(root / "images") for path in paths):
         root = root / "images"
-    names = {path: path.relative_to(root).with_suffix(".png") for path in paths}
-    twice = [name for name, count in collections.Counter(names.values()).items() if count > 1]
-    if twice:
-        same = ", ".join(str(path) for path, name in names.items() if name == twice[0])
-        raise DataError(f"{same} would all have the mask {twice[0]}; rename one, or predict their folders apart")
-    return names
+    names = {path: path.relative_to(root) for path in paths}
+    n_same = collections.Counter(name.with_suffix("") for name in names.values())
+    # a.jpg and a.png become a.jpg.png and a.png.png, any other a.jpg becomes a.png
+    return {
+        path: name.with_suffix(".png" if n_same[name.with_suffix("")] == 1 else f"{name.suffix}.png")
+        for path, name in names.items()
+    }

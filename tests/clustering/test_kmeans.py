@@ -19,7 +19,9 @@ def column(*values):
 def blobs(n=600, dim=3, n_blobs=5, spread=0.6, seed=0):
     rng = np.random.default_rng(seed)
     centers = rng.normal(0, 4, (n_blobs, dim))
-    return torch.from_numpy((centers[rng.integers(n_blobs, size=n)] + rng.normal(0, spread, (n, dim))).astype("float32"))
+    return torch.from_numpy(
+        (centers[rng.integers(n_blobs, size=n)] + rng.normal(0, spread, (n, dim))).astype("float32")
+    )
 
 
 def directions(**options):
@@ -256,7 +258,7 @@ def test_a_second_fit_starts_anew():
 
 def test_more_restarts_are_never_worse():
     # Restart r is drawn from its own key, so that the first r starts of a longer fit are those of a shorter one.
-    points = directions(n_blobs=12, spread=1.5)
+    points = directions(n=200, n_blobs=12, spread=1.5)
     inertias = [KMeans(9, seed=2, n_restarts=count, max_iter=4).fit([points]).inertia_ for count in range(1, 7)]
     assert inertias == sorted(inertias, reverse=True)
     assert inertias[-1] < inertias[0]

@@ -270,14 +270,18 @@ def test_a_box_outside_the_grid(box, size, message):
 @pytest.mark.parametrize("shape", [(3, 4), (6, 5), (12, 21), (2, 5), (6, 15)])
 def test_an_image_that_is_no_whole_multiple_of_the_grid(shape):
     view = GeometricView((3, 5), (0, 0, 2, 2), (2, 2))
-    with pytest.raises(ValueError, match=f"got {shape[0]} x {shape[1]}, expected one whole multiple of the grid's 3 x 5 cells"):
+    with pytest.raises(
+        ValueError, match=f"got {shape[0]} x {shape[1]}, expected one whole multiple of the grid's 3 x 5 cells"
+    ):
         view.apply(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (4, 5), (1, 2), (4, 8)])
 def test_the_inverse_of_what_is_not_a_view(shape):
     view = GeometricView((6, 7), (0, 0, 2, 2), (3, 4))
-    with pytest.raises(ValueError, match=f"got {shape[0]} x {shape[1]}, expected one whole multiple of the view's 3 x 4"):
+    with pytest.raises(
+        ValueError, match=f"got {shape[0]} x {shape[1]}, expected one whole multiple of the view's 3 x 4"
+    ):
         view.inverse(torch.zeros(shape))
 
 

@@ -25,7 +25,7 @@ class Patchify(nn.Module):
 
 
 class CellMeans(nn.Module):
-    """The mean colour of each cell and a constant, as a unit vector: as near to the image itself as an embedding gets."""
+    """The mean colour of each cell and a constant, as a unit vector: as near to the image as it gets."""
 
     def forward(self, image):
         return F.normalize(F.pad(F.avg_pool2d(image, 4), (0, 0, 0, 0, 0, 1), value=1.0), dim=1)
@@ -133,7 +133,9 @@ def test_both_embeddings_have_unit_length_and_carry_the_gradient(images):
 
 
 @pytest.mark.parametrize(
-    "changed", [{"frame_px": 64}, {"frame": "centre"}, {"min_scale": 1.0}, {"flip_p": 1.0}], ids=lambda it: next(iter(it))
+    "changed",
+    [{"frame_px": 64}, {"frame": "centre"}, {"min_scale": 1.0}, {"flip_p": 1.0}],
+    ids=lambda it: next(iter(it)),
 )
 def test_every_geometric_setting_changes_the_views(changed):
     images = [smooth_image(80, 96)] * 8

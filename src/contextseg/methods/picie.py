@@ -71,6 +71,10 @@ class Picie(Method):
     def forward(self, batch: SiameseBatch) -> dict[str, Tensor]:
         """Return the loss and its parts: within the views and across them."""
         points = [embedded_BDhw.movedim(1, -1).flatten(0, -2) for embedded_BDhw in batch.embed(self.embedding)]
+        with torch.autocast(points[0].device.type, enabled=False):  # half precision does not tell near centres apart
+            return self._losses(points)
+
+    def _losses(self, points: list[Tensor]) -> dict[str, Tensor]:
         labels = [(own @ centers.T).argmax(1) for own, centers in zip(points, self.centers_VKD, strict=True)]
         for own in labels:
             self.use_K += torch.bincount(own, minlength=len(self.use_K))

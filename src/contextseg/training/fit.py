@@ -143,7 +143,7 @@ def _meta(cache: ImageCache, settings: Settings) -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
         "method": settings.method,
         "seed": settings.seed,
-        "start": settings.backbone.describe_start(),
+        "start": settings.describe_start(),
         "data": {"n_images": len(cache), "fingerprint": cache.fingerprint},
         "left_out": [{"file": name, "reason": reason} for name, reason in cache.left_out],
     }

@@ -67,6 +67,7 @@ def train(
             title = f"epoch {at.epoch + 1}/{settings.training.epochs}"
             if at.step == 0:
                 save(at)
+                torch.manual_seed(step_seed(settings.seed, at))
                 with torch.no_grad(), progress(console, f"{title} clustering", source.n_images) as advance:
                     wrapped.begin_epoch(at.epoch, _until(stopped, source.batches(at.epoch), advance), source.n_images)
             first_step, began = at.step, time.perf_counter()
@@ -117,7 +118,7 @@ def cluster_use(method: Method) -> float:
 
 
 def step_seed(seed: int, at: Position) -> int:
-    """Return the seed of what the network itself draws in a step (dropout), so that a resumed run draws the same."""
+    """Return the seed of what the network itself draws (dropout), so that a resumed run draws the same."""
     return int(keyed_rng(seed, "network", at.epoch, at.step).integers(2**62))
 
 

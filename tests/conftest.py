@@ -1,11 +1,26 @@
+"""Fixtures that several folders share."""
+
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-REPOSITORY = Path(__file__).parents[2]
+from contextseg.data.scenes import write_scenes
+
+REPOSITORY = Path(__file__).parents[1]
+# Two processes on few cores, each with as many threads as cores, spend their time waiting for one another.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A labelled set of 12 generated scenes, 64 x 96 pixels."""
+    root = tmp_path_factory.mktemp("scenes")
+    write_scenes(root, 12, seed=3, size=(64, 96))
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,83 @@
+"""The arrows between the parts of the house, and what must stay light."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src" / "contextseg"
+
+# A part may import from the layers above its own in this list; the parts of one layer may not import one another.
+LAYERS: list[set[str]] = [
+    {"conventions", "errors", "files", "randomness", "__init__"},
+    {"settings", "colours"},
+    {"run_folder"},
+    {"data", "views", "models", "clustering", "evaluation", "export"},
+    {"methods"},
+    {"training", "predictor"},
+    {"verbs"},
+    {"estimator", "demo"},
+    {"cli"},
+    {"__main__"},
+]
+ALLOWED_WITHIN = {"conventions", "errors", "files", "randomness", "__init__"}
+FILES = sorted(SRC.rglob("*.py"))
+
+
+def part(path: Path) -> str:
+    relative = path.relative_to(SRC)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def layer(name: str) -> int:
+    return next(number for number, names in enumerate(LAYERS) if name in names)
+
+
+def imported_parts(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = [name.split(".") for name in names if name.split(".")[0] == "contextseg"]
+    known = set().union(*LAYERS)
+    return {name[1] if len(name) > 1 and name[1] in known else "__init__" for name in ours}
+
+
+def test_every_part_has_a_layer() -> None:
+    assert {part(path) for path in FILES} == set().union(*LAYERS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
+def test_imports_point_one_way(path: Path) -> None:
+    own = part(path)
+    if own == "__init__":
+        return  # the public names, loaded when they are first used
+    for other in imported_parts(path) - {own}:
+        lower = layer(other) < layer(own)
+        assert lower or (other in ALLOWED_WITHIN and own in ALLOWED_WITHIN), f"{own} must not import {other}"
+
+
+def test_evaluation_export_and_data_import_no_torch() -> None:
+    for path in FILES:
+        if part(path) in {"evaluation", "export", "data", "run_folder", "settings", "colours"}:
+            assert not re.search(r"^\s*(import|from) (torch|kornia|timm|lightning)", path.read_text(), re.M), path
+
+
+def test_labels_are_opened_by_evaluate_and_the_demo_alone() -> None:
+    readers = {str(path.relative_to(SRC)) for path in FILES if re.search(r"open_labelled|read_label", path.read_text())}
+    assert readers == {"data/labelled.py", "verbs.py", "demo.py"}
+
+
+@pytest.mark.parametrize("statement", ["import contextseg", "import contextseg.cli", "import contextseg.run_folder"])
+def test_no_torch_is_imported(statement: str) -> None:
+    code = f"import sys; {statement}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_file_is_a_catch_all() -> None:
+    assert not {"utils", "helpers", "common", "misc"} & {path.stem for path in FILES}

@@ -1,0 +1,92 @@
+"""The command line, run as a user runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from contextseg.cli import app
+from contextseg.data.scenes import CLASSES
+
+FAST = ["--set", "data.image_px=64", "--set", "views.frame_px=64", "--set", "clustering.max_points=2000"]
+
+
+def run(*arguments: object, status: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == status, result.output
+    return " ".join(result.output.split())
+
+
+def test_fit_predict_evaluate(scenes: Path, tmp_path: Path) -> None:
+    tiny = ["--set", "training.batch_size=4", "--set", "picie.dim=16", "--backbone", "test_resnet"]
+    config = tmp_path / "config.yaml"
+    config.write_text("method: lab\nseed: 3\n")
+    out = tmp_path / "run"
+    told = run(
+        "fit", scenes, "-o", out, "--classes", 6, "--config", config, "--method", "picie", "--epochs", 1, *FAST, *tiny
+    )
+    assert "finished" in told
+    assert "images/s" in told
+    settings = (out / "settings.yaml").read_text()
+    assert "method: picie" in settings  # an option wins over the file
+    assert "seed: 3" in settings
+    told = run("evaluate", out, scenes)
+    assert "mean IoU" in told
+    assert all(name in told for name in CLASSES)
+    assert json.loads((out / "scores.json").read_text())["context"]["seed"] == 3
+    run("predict", out, scenes / "images", "-o", tmp_path / "masks", "--confidence")
+    assert len(list((tmp_path / "masks").glob("*.png"))) == 12
+    assert len(list((tmp_path / "masks" / "confidence").glob("*.png"))) == 12
+
+
+def test_resume_takes_the_settings_of_the_run(scenes: Path, tmp_path: Path) -> None:
+    tiny = ["--set", "training.batch_size=4", "--set", "picie.dim=16", "--backbone", "test_resnet"]
+    run("fit", scenes, "-o", tmp_path / "run", "--classes", 4, "--epochs", 1, *FAST, *tiny)
+    run("fit", scenes, "-o", tmp_path / "run", "--epochs", 2, "--resume")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "step" not in line] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "SCENES", "-o", "RUN"], "n_classes: is missing; give a value such as n_classes=8"),
+        (
+            ["fit", "SCENES", "-o", "RUN", "--classes", 1],
+            "n_classes: got 1; input should be greater than or equal to 2",
+        ),
+        (["fit", "SCENES", "-o", "RUN", "--classes", 4, "--method", "magic"], "method: got 'magic'"),
+        (["fit", "SCENES", "-o", "RUN", "--classes", 4, "--set", "epochs=3"], "did you mean 'training.epochs'?"),
+        (["fit", "NOWHERE", "-o", "RUN", "--classes", 4], "NOWHERE"),
+        (["fit", "SCENES", "-o", "RUN", "--classes", 4, "--weights", "NOWHERE"], "no such file"),
+        (["predict", "NOWHERE", "SCENES", "-o", "RUN"], "holds no run"),
+        (["evaluate", "NOWHERE", "SCENES"], "holds no run"),
+    ],
+)
+def test_errors_are_one_line(scenes: Path, tmp_path: Path, arguments: list[object], message: str) -> None:
+    places = {"SCENES": scenes, "RUN": tmp_path / "run", "NOWHERE": tmp_path / "NOWHERE"}
+    told = run(*(places.get(str(argument), argument) for argument in arguments), status=1)
+    assert told.startswith("error: ")
+    assert message in told
+    assert "Traceback" not in told
+
+
+def test_help_needs_no_torch_and_answers_at_once() -> None:
+    code = (
+        "import sys; sys.argv = ['contextseg', 'fit', '--help']\n"
+        "from contextseg.cli import app\n"
+        "try: app()\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--classes" in done.stdout
+    assert "--resume" in done.stdout
+
+
+def test_module_and_script_are_the_same_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "contextseg", "--help"], capture_output=True, text=True, check=True)
+    for verb in ("fit", "predict", "evaluate", "demo"):
+        assert verb in done.stdout

@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from contextseg import ContextSegmenter
+from contextseg.data.images import list_images, read_image
+from contextseg.errors import DataError, RunError, SettingsError
+
+SMALL = {"method": "lab", "data": {"image_px": 64}, "views": {"frame_px": 64}, "clustering": {"max_points": 2000}}
+
+
+def test_folder_files_arrays_and_pictures_are_the_same(scenes: Path, tmp_path: Path) -> None:
+    paths = list_images(scenes)
+    image = read_image(paths[0])
+    pictures = []
+    for path in paths:
+        with Image.open(path) as picture:
+            pictures.append(picture.convert("RGB"))
+    inputs = [scenes, str(scenes), paths, [read_image(path) for path in paths], pictures]
+    predictions = [ContextSegmenter(4, **SMALL).fit(given).predict(image) for given in inputs]
+    for prediction in predictions[1:]:
+        assert np.array_equal(prediction.clusters, predictions[0].clusters)
+    assert predictions[0].clusters.shape == image.shape[:2]
+    assert len(np.unique(predictions[0].clusters)) > 1
+
+
+def test_a_run_is_kept_where_asked_and_loads_again(scenes: Path, tmp_path: Path) -> None:
+    fitted = ContextSegmenter(n_classes=4, run=tmp_path / "run", **SMALL).fit(scenes)
+    assert fitted.run_.path == tmp_path / "run"
+    path = list_images(scenes)[1]
+    loaded = ContextSegmenter.load(tmp_path / "run")
+    assert loaded.settings == fitted.settings
+    for given in (path, str(path), read_image(path)):
+        assert np.array_equal(loaded.predict(given).clusters, fitted.predict(path).clusters)
+
+
+def test_errors() -> None:
+    with pytest.raises(RunError, match="call fit"):
+        ContextSegmenter(4, **SMALL).predict(np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(SettingsError, match=r"did you mean 'training\.epochs'"):
+        ContextSegmenter(4, training={"epoch": 3})
+    with pytest.raises(DataError, match=r"expected \(H, W, 3\) uint8 RGB"):
+        ContextSegmenter(4, **SMALL).fit([np.zeros((64, 64), np.uint8)] * 5)

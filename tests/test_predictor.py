@@ -1,0 +1,189 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+from contextseg import predictor as predictor_module
+from contextseg.errors import DataError
+from contextseg.methods.lab import Lab
+from contextseg.methods.method import Method
+from contextseg.methods.picie import Picie
+from contextseg.predictor import CONFIDENCE_TEMPERATURE, Predictor, best_cluster
+from contextseg.settings import make_settings
+
+SETTINGS = make_settings({"n_classes": 4, "method": "lab", "data": {"image_px": 32}, "views": {"frame_px": 32}})
+
+
+class Patchify(nn.Module):
+    """Unit vectors of 4 x 4 patches: nothing of a cell depends on the others."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weight", torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(1)))
+
+    def forward(self, image):
+        return F.normalize(F.conv2d(image - 0.5, self.weight, stride=4), dim=1)
+
+
+def centers(n_clusters, dim=6):
+    return F.normalize(torch.randn(n_clusters, dim, generator=torch.Generator().manual_seed(2)), dim=1)
+
+
+def patchify_predictor(n_clusters=4, **options):
+    return Predictor(Method(Patchify()), centers(n_clusters), SETTINGS, **options)
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (9, 1), (17, 301), (33, 47), (64, 32), (400, 40)])
+def test_any_size_gives_a_map_of_that_size(height, width):
+    prediction = patchify_predictor(tile_px=64, overlap_px=32).predict(noise(height, width))
+    assert prediction.clusters.shape == prediction.confidence.shape == (height, width)
+    assert prediction.clusters.dtype == np.uint8
+    assert prediction.confidence.dtype == np.float32
+    assert prediction.clusters.max() < 4
+    assert prediction.confidence.min() >= 1 / 4
+    assert prediction.confidence.max() <= 1
+
+
+@pytest.mark.parametrize(("tile_px", "overlap_px"), [(64, 32), (96, 32), (64, 0), (128, 64), (32, 0)])
+@pytest.mark.parametrize(("height", "width"), [(17, 301), (290, 33), (32, 416)])
+def test_tiles_give_what_the_whole_gives(height, width, tile_px, overlap_px):
+    image = noise(height, width)
+    whole = patchify_predictor(tile_px=4096).score(image)
+    tiled = patchify_predictor(tile_px=tile_px, overlap_px=overlap_px).score(image)
+    torch.testing.assert_close(tiled, whole, atol=1e-6, rtol=0)
+
+
+def test_tiles_cover_a_side_and_overlap():
+    tiles = list(patchify_predictor(tile_px=96, overlap_px=32)._tiles(256))
+    assert tiles == [(0, 96), (64, 160), (128, 224), (160, 256)]
+    assert list(patchify_predictor(tile_px=96, overlap_px=32)._tiles(96)) == [(0, 96)]
+    assert list(patchify_predictor(tile_px=96, overlap_px=32)._tiles(64)) == [(0, 64)]
+
+
+def test_tiles_fade_into_each_other():
+    # An overlap of 32 px is 8 cells: 1/8, 2/8, ... 8/8, flat, and down again.
+    ramp = patchify_predictor(tile_px=96, overlap_px=32)._ramp(96)
+    assert ramp.tolist() == [i / 8 for i in range(1, 9)] + [1.0] * 8 + [i / 8 for i in range(8, 0, -1)]
+    assert patchify_predictor(tile_px=96, overlap_px=0)._ramp(32).tolist() == [1.0] * 8
+
+
+def test_scores_are_those_of_the_resized_image():
+    """The same by hand: PIL to 32 x 64, patches, distance to each centre."""
+    image = noise(50, 104)  # 104 * 32 / 50 = 66.6, and the nearest multiple of 32 is 64
+    small = Image.fromarray(image).resize((64, 32), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255
+    points = Patchify()(pixels)[0]
+    found = patchify_predictor().score(image)
+    assert found.shape == (4, 8, 16)
+    squares = torch.stack([(points - c[:, None, None]).square().sum(0) for c in centers(4)])
+    torch.testing.assert_close(1 - 2 * found, squares, atol=1e-5, rtol=0)
+
+
+def test_a_patch_of_one_colour_is_predicted_where_it_lies():
+    image = np.zeros((32, 64, 3), np.uint8)
+    image[8:16, 40:60] = (255, 0, 0)
+    colours = torch.tensor([[0.0, 0, 0, 0, 0], [0.5324, 0.8009, 0.6720, 0, 0]])  # Lab / 100 of black and of red
+    lab = Lab(SETTINGS)
+    lab.embedding.position_weight = 0.0
+    clusters = Predictor(lab, colours, SETTINGS).predict(image).clusters
+    expected = np.zeros((32, 64), np.uint8)
+    expected[8:16, 40:60] = 1
+    # Between four cells the scores of three outvote the corner: 3 pixels of each of the 4 corners at most.
+    wrong = np.argwhere(clusters != expected)
+    assert len(wrong) <= 12
+    corners = np.array([(y, x) for y in (8, 15) for x in (40, 59)])
+    assert all(np.abs(corners - pixel).max(1).min() <= 1 for pixel in wrong)
+
+
+@pytest.mark.parametrize("band_values", [1, 500, 4 * 23 * 3, 2**25])
+@pytest.mark.parametrize(("grid", "size"), [((5, 9), (37, 23)), ((8, 3), (8, 3)), ((9, 16), (4, 5)), ((1, 1), (3, 2))])
+def test_best_cluster_is_interpolation_argmax_and_softmax(monkeypatch, band_values, grid, size):
+    monkeypatch.setattr(predictor_module, "_BAND_VALUES", band_values)
+    scores = torch.randn(4, *grid, generator=torch.Generator().manual_seed(3))
+    full = F.interpolate(scores[None], size=size, mode="bilinear", align_corners=False)[0]
+    probability, best = (full / CONFIDENCE_TEMPERATURE).softmax(0).max(0)
+    found = best_cluster(scores, size)
+    second = full.topk(2, dim=0).values
+    clear = (second[0] - second[1] > 1e-4).numpy()
+    assert clear.mean() > 0.95
+    assert np.array_equal(found.clusters[clear], best.numpy()[clear])
+    np.testing.assert_allclose(found.confidence, probability.numpy(), atol=1e-4)
+
+
+def test_best_cluster_by_hand():
+    # One row of two cells, widened to four pixels: 0, 1/4, 3/4 and 1 of the way. The scores of
+    # cluster 0 are 0.4, 0.3, 0.1, 0 and those of cluster 1 are 0, 0.05, 0.15, 0.2: it wins in the last two.
+    scores = torch.tensor([[[0.4, 0.0]], [[0.0, 0.2]]])
+    found = best_cluster(scores, (1, 4))
+    assert found.clusters.tolist() == [[0, 0, 1, 1]]
+    expected = [1 / (1 + np.exp(-gap / CONFIDENCE_TEMPERATURE)) for gap in (0.4, 0.25, 0.05, 0.2)]
+    np.testing.assert_allclose(found.confidence[0], expected, atol=1e-6)
+
+
+def test_equal_scores_have_the_least_confidence():
+    assert best_cluster(torch.zeros(5, 2, 3), (4, 4)).confidence == pytest.approx(1 / 5)
+
+
+@pytest.mark.parametrize(("n_clusters", "dtype"), [(256, np.uint8), (257, np.uint16), (300, np.uint16)])
+def test_many_clusters(n_clusters, dtype):
+    scores = torch.zeros(n_clusters, 2, 3)
+    scores[-1] = 5.0
+    found = best_cluster(scores, (4, 6))
+    assert found.clusters.dtype == dtype
+    assert (found.clusters == n_clusters - 1).all()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 5), np.uint8),
+        np.zeros((4, 5, 4), np.uint8),
+        np.zeros((3, 4, 5), np.uint8),
+        np.zeros((4, 5, 3), np.float32),
+        np.zeros((0, 5, 3), np.uint8),
+        np.zeros((1, 4, 5, 3), np.uint8),
+    ],
+    ids=lambda image: f"{image.shape}-{image.dtype}",
+)
+def test_an_array_that_is_no_image(image):
+    with pytest.raises(DataError, match=r"got an array of shape \(.*\) and dtype .*, expected \(H, W, 3\) uint8 RGB"):
+        patchify_predictor().predict(image)
+
+
+def test_an_array_that_is_not_contiguous():
+    image = noise(40, 56)
+    found = patchify_predictor().predict(image[::2, ::-1])
+    expected = patchify_predictor().predict(np.ascontiguousarray(image[::2, ::-1]))
+    assert np.array_equal(found.clusters, expected.clusters)
+
+
+@pytest.mark.parametrize(("tile_px", "overlap_px"), [(100, 32), (96, 20), (64, 64), (96, -32)])
+def test_tiles_that_do_not_fit_the_grid(tile_px, overlap_px):
+    with pytest.raises(ValueError, match=f"tile_px={tile_px} and overlap_px={overlap_px} must be multiples of 32"):
+        patchify_predictor(tile_px=tile_px, overlap_px=overlap_px)
+
+
+def test_prediction_is_in_evaluation_mode_and_repeats():
+    settings = make_settings(
+        {
+            "n_classes": 3,
+            "data": {"image_px": 64},
+            "views": {"frame_px": 64},
+            "backbone": {"name": "test_resnet"},
+            "picie": {"dim": 6},
+        }
+    )
+    method = Picie(settings).train()
+    predictor = Predictor(method, centers(3), settings)
+    first = predictor.predict(noise(70, 90))
+    predictor.predict(noise(70, 90, seed=1))
+    again = predictor.predict(noise(70, 90))
+    assert not method.embedding.training
+    assert np.array_equal(first.clusters, again.clusters)
+    assert np.array_equal(first.confidence, again.confidence)

@@ -1,0 +1,272 @@
+import ast
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+import contextseg
+from contextseg.errors import SettingsError
+from contextseg.settings import (
+    METHOD_SECTIONS,
+    BackboneSettings,
+    Section,
+    Settings,
+    load_settings,
+    make_settings,
+    override,
+    setting_names,
+)
+
+SOURCE = Path(contextseg.__file__).parent
+
+
+def made(**values):
+    return make_settings({"n_classes": 5} | values)
+
+
+def fields(section=Settings, prefix=""):
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from fields(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+def test_the_number_of_classes_is_all_that_must_be_said():
+    for method in METHOD_SECTIONS:
+        assert made(method=method).n_classes == 5
+    with pytest.raises(SettingsError, match="n_classes: is missing; give a value such as n_classes=8"):
+        make_settings({})
+
+
+def test_every_setting_has_a_sentence():
+    sentences = {name: field.description or "" for name, field in fields()}
+    assert [name for name, sentence in sentences.items() if len(sentence.split()) < 3] == []
+    assert list(sentences) == setting_names()
+    assert len(sentences) > 30
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"training": {"epoch": 5}}, r"training\.epoch: no such setting; did you mean 'training\.epochs'\?"),
+        ({"views": {"gray_p": 0.2}}, r"views\.gray_p: no such setting; did you mean 'views\.grey_p'\?"),
+        ({"n_class": 5}, r"n_class: no such setting; did you mean 'n_classes'\?"),
+        ({"picie": {"dims": 9}}, r"picie\.dims: no such setting; did you mean 'picie\.dim'\?"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(values, message):
+    with pytest.raises(SettingsError, match=message):
+        made(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"training": {"epochs": "many"}}, r"training\.epochs: got 'many'; input should be a valid integer"),
+        ({"views": {"flip_p": [1]}}, r"views\.flip_p: got \[1\]; input should be a valid number"),
+        ({"views": {"hue": [0.1]}}, r"views\.hue\.1: "),
+        ({"data": 5}, "data: got 5; input should be a valid dictionary"),
+        ({"training": None}, "training: got None"),
+        ({"method": "stego"}, "method: got 'stego'; input should be 'picie', 'kmeans' or 'lab'"),
+        ({"seed": 1.5}, r"seed: got 1\.5"),
+    ],
+)
+def test_a_wrong_type_names_the_key_and_the_value(values, message):
+    with pytest.raises(SettingsError, match=message):
+        made(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"n_classes": 1}, "n_classes: got 1; input should be greater than or equal to 2"),
+        ({"n_classes": 5000}, "n_classes: got 5000; input should be less than or equal to 4096"),
+        ({"seed": -1}, "seed: got -1"),
+        ({"data": {"image_px": 200}}, r"image_px is 200; it must be a multiple of 32, such as 192"),
+        ({"data": {"image_px": 310}}, r"such as 320"),
+        ({"data": {"image_px": 16}}, r"data\.image_px: got 16"),
+        ({"views": {"frame_px": 150}}, r"frame_px is 150; it must be a multiple of 32, such as 160"),
+        (
+            {"views": {"frame_px": 224}, "data": {"image_px": 192}},
+            r"frame_px is 224 and data\.image_px is 192; the square must fit",
+        ),
+        ({"views": {"grey_p": 1.2}}, r"views\.grey_p: got 1\.2; input should be less than or equal to 1"),
+        ({"views": {"jitter_p": -0.1}}, r"views\.jitter_p: got -0\.1"),
+        ({"views": {"min_scale": 0}}, r"views\.min_scale: got 0; input should be greater than 0"),
+        (
+            {"views": {"brightness": [1.3, 0.7]}},
+            r"brightness is \(1\.3, 0\.7\); the first must not be above the second",
+        ),
+        ({"views": {"blur_sigma_px": [2, 1]}}, r"blur_sigma_px is \(2\.0, 1\.0\)"),
+        ({"views": {"hue": [0, float("nan")]}}, r"views\.hue\.1: got nan; input should be a finite number"),
+        ({"training": {"learning_rate": float("inf")}}, r"training\.learning_rate: got inf"),
+        ({"training": {"learning_rate": 0}}, r"training\.learning_rate: got 0"),
+        ({"training": {"batch_size": 1}}, r"training\.batch_size: got 1"),
+        ({"picie": {"temperature": 0}}, r"picie\.temperature: got 0"),
+        ({"picie": {"class_weights": "rare"}}, r"picie\.class_weights: got 'rare'; .*'none', 'counts' or 'inverse'"),
+        (
+            {"method": "kmeans", "kmeans": {"strides": [7]}},
+            r"kmeans\.strides\.0: got 7; input should be 4, 8, 16 or 32",
+        ),
+        ({"method": "kmeans", "kmeans": {"strides": []}}, r"kmeans\.strides: got \[\]"),
+        ({"method": "lab", "lab": {"position_weight": -1}}, r"lab\.position_weight: got -1"),
+        ({"backbone": {"weights": "a.pth", "pretrained": True}}, r"backbone: weights and pretrained are two different"),
+    ],
+)
+def test_a_value_out_of_range(values, message):
+    with pytest.raises(SettingsError, match=message):
+        made(**values)
+
+
+def test_every_wrong_key_is_named_at_once():
+    with pytest.raises(SettingsError, match=r"training\.epochs: got 0.*; training\.lr: no such setting"):
+        made(training={"epochs": 0, "lr": 1})
+
+
+@pytest.mark.parametrize("method", METHOD_SECTIONS)
+@pytest.mark.parametrize("section", METHOD_SECTIONS)
+def test_the_section_of_another_method_is_refused(method, section):
+    if section == method:
+        assert made(method=method, **{section: {}}).method == method
+    else:
+        with pytest.raises(SettingsError, match=f"section '{section}' is set but the method is '{method}'"):
+            made(method=method, **{section: {}})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"method": "kmeans", "kmeans": {"strides": [8, 32]}, "seed": 12},
+        {"method": "lab", "lab": {"position_weight": 0.25}},
+        {
+            "picie": {"dim": 70, "class_weights": "inverse", "temperature": 0.05},
+            "backbone": {
+                "name": "convnext_atto",
+                "weights": "weights/a b.pth",
+                "mean": [0.1, 0.2, 0.3],
+                "start": "SSL: x",
+            },
+            "views": {"hue": [-0.2, 0.3], "frame": "centre"},
+            "training": {"learning_rate": 1e-7},
+        },
+    ],
+)
+def test_yaml_holds_everything_and_is_read_back(tmp_path, values):
+    settings = made(**values)
+    (tmp_path / "settings.yaml").write_text(settings.to_yaml(), encoding="utf-8")
+    read = load_settings(tmp_path / "settings.yaml")
+    assert make_settings(read) == settings
+    # Resolved: the defaults are written down as well, so that a later version's defaults do not change the run.
+    others = tuple(f"{section}." for section in METHOD_SECTIONS if section != settings.method)
+    for name in setting_names():
+        if not name.startswith(others):
+            value = read
+            for key in name.split("."):
+                value = value[key]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"- 1\n- 2\n", "holds list, expected 'key: value' lines such as 'n_classes: 8'"),
+        (b"", "holds NoneType"),
+        (b"a: [1\n", "cannot be read as YAML settings"),
+        (b"\xff\xfe\x00", "cannot be read as YAML settings"),
+        (b"!!python/object/apply:os.getcwd []", "cannot be read as YAML settings"),
+    ],
+)
+def test_a_file_that_holds_no_settings(tmp_path, content, message):
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(SettingsError, match=rf"bad\.yaml: {message}"):
+        load_settings(tmp_path / "bad.yaml")
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(SettingsError, match=r"none\.yaml: cannot be read"):
+        load_settings(tmp_path / "none.yaml")
+
+
+def test_override_changes_nothing_in_place():
+    values = {"n_classes": 5, "training": {"epochs": 5}, "backbone": {"options": {"a": {"b": 1}}}}
+    before = copy.deepcopy(values)
+    found = override(values, ["training.epochs=7", "backbone.options.a.b=2", "seed=3", "views.hue=[-0.1, 0.2]"])
+    assert values == before
+    assert found == {
+        "n_classes": 5,
+        "training": {"epochs": 7},
+        "backbone": {"options": {"a": {"b": 2}}},
+        "seed": 3,
+        "views": {"hue": [-0.1, 0.2]},
+    }
+
+
+def test_later_assignments_win_and_values_are_yaml():
+    found = override(
+        {}, ["seed=1", "seed=2", "backbone.weights=null", "training.learning_rate=1e-5", "backbone.start=a=b"]
+    )
+    assert found["seed"] == 2
+    assert found["backbone"] == {"weights": None, "start": "a=b"}
+    assert made(**found).training.learning_rate == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("training.epochs", r"--set got 'training\.epochs', expected key=value such as training\.epochs=5"),
+        ("=5", "expected key=value"),
+        ("seed=[1", r"--set seed: the value '\[1' cannot be read"),
+    ],
+)
+def test_an_assignment_that_cannot_be_read(assignment, message):
+    with pytest.raises(SettingsError, match=message):
+        override({}, [assignment])
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        made().training.epochs = 3
+
+
+def test_the_given_mapping_is_not_changed():
+    values = {"n_classes": 5, "views": {"hue": [0, 0.1]}, "backbone": {"options": {"drop_rate": 0.1}}}
+    before = yaml.safe_dump(values)
+    make_settings(values)
+    assert yaml.safe_dump(values) == before
+
+
+def test_two_settings_share_nothing_that_can_change():
+    made().backbone.options["drop_rate"] = 0.5
+    assert made().backbone.options == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "start"),
+    [
+        ({}, "random"),
+        ({"pretrained": True}, "timm weights 'resnet18'"),
+        ({"weights": "some/folder/moco.pth"}, "weights moco.pth"),
+        ({"weights": "some/folder/moco.pth", "start": "ImageNet, MoCo v2"}, "ImageNet, MoCo v2"),
+    ],
+)
+def test_the_start_in_words(values, start):
+    assert BackboneSettings(**values).describe_start() == start
+
+
+def read_names():
+    """Names of attributes in the package outside of settings.py, whose own checks do not count."""
+    names = set()
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and path.name != "settings.py":
+                names.add(node.attr)
+    return names
+
+
+def test_every_setting_is_read():
+    """An option that does nothing is the first trap of PiCIE's released code."""
+    leaves = {name.rpartition(".")[2] for name in setting_names()}
+    # backbone.start is read by describe_start, which test_the_start_in_words has.
+    assert leaves - read_names() - {"start"} == set()

@@ -1,0 +1,164 @@
+"""The main job on files: fit, predict and evaluate, on good folders and on hard ones."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from contextseg import verbs
+from contextseg.data.scenes import CLASSES, render_scene, write_scenes
+from contextseg.errors import DataError, RunError, TrainingError
+from contextseg.evaluation.scores import read_scores
+from contextseg.run_folder import RunFolder
+from contextseg.settings import Settings, make_settings
+
+
+def tiny(n_classes: int = 4, **values: object) -> Settings:
+    return make_settings(
+        {
+            "n_classes": n_classes,
+            "data": {"image_px": 64},
+            "views": {"frame_px": 64},
+            "clustering": {"max_points": 2000, "n_restarts": 1},
+        }
+        | values
+    )
+
+
+TRAINED = {
+    "backbone": {"name": "test_resnet"},
+    "picie": {"dim": 16},
+    "training": {"epochs": 1, "batch_size": 4},
+}
+
+
+def values(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+@pytest.fixture(scope="module")
+def lab_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return verbs.fit(scenes, tmp_path_factory.mktemp("lab") / "run", tiny(len(CLASSES), method="lab")).path
+
+
+@pytest.mark.parametrize("method", ["picie", "kmeans", "lab"])
+def test_the_run_folder_is_complete(scenes: Path, tmp_path: Path, method: str) -> None:
+    own = {"picie": TRAINED, "kmeans": {"backbone": TRAINED["backbone"]}, "lab": {}}[method]
+    run = verbs.fit(scenes, tmp_path / "run", tiny(method=method, **own))
+    files = {path.name for path in run.path.iterdir()}
+    trained = {"metrics.jsonl", "checkpoint.safetensors"} if method == "picie" else set()
+    assert files == {"settings.yaml", "meta.json", "classes.json", "weights.safetensors"} | trained
+    meta = run.read_json("meta.json")
+    assert meta["data"]["n_images"] == 12
+    assert meta["start"] == ("none" if method == "lab" else "random")
+    assert meta["left_out"] == []
+    assert meta["peak_memory_mib"] > 1
+    classes = run.read_json("classes.json")
+    assert [(c["id"], c["name"], len(c["colour"])) for c in classes] == [(i, f"class {i}", 3) for i in range(4)]
+    assert run.settings().method == method
+
+
+def test_predict_writes_masks_of_the_images_size_in_their_folders(lab_run: Path, tmp_path: Path) -> None:
+    sizes = {"a/wide.png": (40, 301), "a/b/tall.jpg": (123, 45), "one.png": (1, 1)}
+    for name, (height, width) in sizes.items():
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(render_scene(1, 2, max(height, 32), max(width, 32)).image[:height, :width]).save(path)
+    assert verbs.predict(lab_run, tmp_path / "in", tmp_path / "out", confidence=True) == []
+    for name, size in sizes.items():
+        for folder in ("out", "out/confidence"):
+            assert values((tmp_path / folder / name).with_suffix(".png")).shape == size
+        assert values((tmp_path / "out" / name).with_suffix(".png")).max() < len(CLASSES)
+    assert json.loads((tmp_path / "out/classes.json").read_text()) == RunFolder(lab_run).read_json("classes.json")
+
+
+def test_images_that_differ_in_their_suffix_keep_it(lab_run: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "b.jpg"):
+        Image.new("RGB", (40, 30)).save(tmp_path / name)
+    verbs.predict(lab_run, tmp_path, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"a.png.png", "a.jpg.png", "b.png"}
+
+
+def test_predict_leaves_out_what_it_cannot_read(lab_run: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"")
+    left_out = verbs.predict(lab_run, tmp_path, tmp_path / "out")
+    assert [Path(name).name for name, _ in left_out] == ["bad.png"]
+    assert (tmp_path / "out" / "good.png").exists()
+
+
+def test_evaluate_agrees_with_the_masks_that_predict_writes(lab_run: Path, scenes: Path, tmp_path: Path) -> None:
+    scores = verbs.evaluate(lab_run, scenes)
+    verbs.predict(lab_run, scenes, tmp_path)
+    matrix = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
+    for path in sorted((scenes / "labels").iterdir()):
+        clusters, labels = values(tmp_path / path.name), values(path)
+        np.add.at(matrix, (clusters.ravel(), labels.ravel()), 1)
+    assert np.array_equal(scores.matrix, matrix)
+    stored = read_scores(lab_run / "scores.json")
+    assert (stored.accuracy, stored.miou) == (scores.accuracy, scores.miou)
+    raw = json.loads((lab_run / "scores.json").read_text())
+    assert {"accuracy", "miou", "per_class", "cluster_to_class", "matrix"} <= raw.keys()
+    assert 0 < raw["accuracy"] < 1
+    assert raw["context"]["method"] == "lab"
+    assert raw["n_images"] == 12
+
+
+def test_evaluate_tells_a_label_of_another_size(lab_run: Path, tmp_path: Path) -> None:
+    write_scenes(tmp_path, 2, size=(64, 96))
+    label = tmp_path / "labels" / "0001.png"
+    Image.fromarray(np.zeros((50, 96), np.uint8)).save(label)
+    with pytest.raises(DataError, match=r"0001\.png: is 96 x 50 pixels, its image 0001\.png is 96 x 64"):
+        verbs.evaluate(lab_run, tmp_path)
+
+
+def test_an_unfinished_run_does_not_predict(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", tiny())
+    with pytest.raises(RunError, match="training has not ended"):
+        verbs.predict(tmp_path / "run", tmp_path, tmp_path / "out")
+
+
+def test_labels_never_reach_training(scenes: Path, tmp_path: Path) -> None:
+    """The same images, once with their labels, once with noise for labels: bit-identical weights."""
+    noisy = tmp_path / "noisy"
+    (noisy / "images").mkdir(parents=True)
+    (noisy / "labels").mkdir()
+    rng = np.random.default_rng(0)
+    for path in sorted((scenes / "images").iterdir()):
+        (noisy / "images" / path.name).write_bytes(path.read_bytes())
+        noise = rng.integers(0, 6, (64, 96), dtype=np.uint8)
+        Image.fromarray(noise).save(noisy / "labels" / path.name)
+    weights = [
+        load_file(verbs.fit(root, tmp_path / f"run-{number}", tiny(**TRAINED)).weights)
+        for number, root in enumerate((scenes, noisy, scenes / "images"))
+    ]
+    for other in weights[1:]:
+        assert all(torch.equal(weights[0][name], other[name]) for name in weights[0])
+
+
+def test_a_hard_folder_goes_on_and_says_what_it_left_out(
+    hard_folder: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    root, reasons = hard_folder
+    run = verbs.fit(root, tmp_path / "run", tiny(**TRAINED))  # 5 images are good, for 4 classes
+    left_out = {entry["file"]: entry["reason"] for entry in run.read_json("meta.json")["left_out"]}
+    assert left_out.keys() == reasons.keys()
+    for name, reason in reasons.items():
+        assert re.search(reason, left_out[name])
+    told = {Path(name).name for name, _ in verbs.predict(run.path, root, tmp_path / "masks")}
+    assert told == reasons.keys() - {"one_pixel.png"}  # too small to train on, but it has a mask
+    assert values(tmp_path / "masks" / "one_pixel.png").shape == (1, 1)
+    assert values(tmp_path / "masks" / "wide.png").shape == (20, 30_000)
+    with pytest.raises(TrainingError, match="5 usable images cannot make 6 classes"):
+        verbs.fit(root, tmp_path / "more", tiny(6, **TRAINED))
+
+
+def test_too_few_images_fail_in_words(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="12 usable images cannot make 13 classes"):
+        verbs.fit(scenes, tmp_path / "run", tiny(13))

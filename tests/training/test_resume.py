@@ -1,0 +1,206 @@
+"""A run that is broken off, by any means, ends with the weights and the losses of an unbroken one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from contextseg.errors import RunError, TrainingError
+from contextseg.run_folder import RunFolder
+from contextseg.settings import Settings, make_settings
+from contextseg.training import loop
+from contextseg.training.fit import fit
+from contextseg.training.images import SiameseSource
+
+
+def tiny(**training: object) -> Settings:
+    return make_settings(
+        {
+            "n_classes": 4,
+            "data": {"image_px": 64},
+            "views": {"frame_px": 64},
+            "backbone": {"name": "test_resnet", "options": {"drop_rate": 0.2, "drop_path_rate": 0.2}},
+            "clustering": {"max_points": 2000, "n_restarts": 1},
+            "picie": {"dim": 16},
+            "training": {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3} | training,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def unbroken(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return fit(scenes, tmp_path_factory.mktemp("unbroken") / "run", tiny())
+
+
+def same_run(first: RunFolder, second: RunFolder) -> None:
+    weights = load_file(first.weights), load_file(second.weights)
+    assert weights[0].keys() == weights[1].keys()
+    for name in weights[0]:
+        assert torch.equal(weights[0][name], weights[1][name]), name
+    losses = [[(m["epoch"], m.get("step"), m["loss"]) for m in run.metrics()] for run in (first, second)]
+    assert losses[0] == losses[1]
+
+
+def test_metrics_have_every_step_and_every_epoch(unbroken: RunFolder) -> None:
+    places = [(line["epoch"], line.get("step")) for line in unbroken.metrics()]
+    # 12 images in batches of 4 are 3 steps; the line without a step closes the epoch
+    assert places == [(0, 0), (0, 1), (0, 2), (0, None), (1, 0), (1, 1), (1, 2), (1, None)]
+    assert {"loss", "within", "cross"} <= unbroken.metrics()[0].keys()
+    assert {"loss", "cluster_use", "learning_rate", "images_per_s"} <= unbroken.metrics()[3].keys()
+
+
+def test_same_seed_same_run(scenes: Path, tmp_path: Path, unbroken: RunFolder) -> None:
+    same_run(unbroken, fit(scenes, tmp_path / "run", tiny()))
+
+
+def test_other_seed_other_run(scenes: Path, tmp_path: Path, unbroken: RunFolder) -> None:
+    other = fit(scenes, tmp_path / "run", tiny().model_copy(update={"seed": 1}))
+    assert other.metrics()[0]["loss"] != unbroken.metrics()[0]["loss"]
+
+
+@pytest.mark.parametrize("n_steps_before", [1, 3, 5])
+def test_interrupt_saves_and_resume_replays_nothing(
+    scenes: Path, tmp_path: Path, unbroken: RunFolder, monkeypatch: pytest.MonkeyPatch, n_steps_before: int
+) -> None:
+    log, n_logged = RunFolder.log, 0
+
+    def log_and_interrupt(run: RunFolder, **values: object) -> None:
+        nonlocal n_logged
+        log(run, **values)
+        n_logged += "step" in values
+        if n_logged == n_steps_before and "step" in values:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(RunFolder, "log", log_and_interrupt)
+    with pytest.raises(loop.InterruptedRunError, match="--resume goes on"):
+        fit(scenes, tmp_path / "run", tiny())
+    monkeypatch.undo()
+    run = RunFolder.open(tmp_path / "run")
+    assert sum("step" in line for line in run.metrics()) == n_steps_before
+    same_run(unbroken, fit(scenes, tmp_path / "run", tiny(), resume=True))
+
+
+def test_interrupt_while_clustering_resumes_at_the_start_of_the_epoch(
+    scenes: Path, tmp_path: Path, unbroken: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = SiameseSource.batches
+
+    def interrupted(source: SiameseSource, epoch: int, first_step: int = 0) -> object:
+        for number, batch in enumerate(batches(source, epoch, first_step)):
+            if epoch == 1 and number == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(SiameseSource, "batches", interrupted)
+    with pytest.raises(loop.InterruptedRunError, match="state is saved"):
+        fit(scenes, tmp_path / "run", tiny())
+    monkeypatch.undo()
+    same_run(unbroken, fit(scenes, tmp_path / "run", tiny(), resume=True))
+
+
+@pytest.mark.parametrize("checkpoint_every_s", [1e-9, 300.0])
+def test_kill_9_inside_an_epoch(scenes: Path, tmp_path: Path, unbroken: RunFolder, checkpoint_every_s: float) -> None:
+    # once with a checkpoint after each step, once with only the one at the start of the epoch
+    settings = tiny(checkpoint_every_s=checkpoint_every_s)
+    (tmp_path / "settings.yaml").write_text(settings.to_yaml())
+    run, place = tmp_path / "run", (1, 1)
+    command = [sys.executable, "-c", _FIT, str(scenes), str(run), str(tmp_path / "settings.yaml")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        _wait_until_logged(run / "metrics.jsonl", place, process)
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    assert not (run / "weights.safetensors").exists(), "the run ended before it was killed"
+    same_run(unbroken, fit(scenes, run, settings, resume=True))
+
+
+# The pause after each line of metrics gives the test the time to kill in the middle of an epoch.
+_FIT = """
+import sys, time
+from pathlib import Path
+import torch
+from contextseg.run_folder import RunFolder
+from contextseg.settings import load_settings, make_settings
+from contextseg.training.fit import fit
+
+torch.set_num_threads(1)
+log = RunFolder.log
+def slow_log(run, **values):
+    log(run, **values)
+    if values["epoch"] == 1:
+        time.sleep(1)
+RunFolder.log = slow_log
+fit(Path(sys.argv[1]), Path(sys.argv[2]), make_settings(load_settings(Path(sys.argv[3]))))
+"""
+
+
+def _wait_until_logged(path: Path, place: tuple[int, int], process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        assert process.poll() is None, process.stderr.read().decode()
+        lines = path.read_text().splitlines() if path.exists() else []
+        if any((line.get("epoch"), line.get("step")) == place for line in map(json.loads, lines)):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{place} was not reached in 120 s")
+
+
+def test_more_epochs_go_on_from_a_finished_run(scenes: Path, tmp_path: Path, unbroken: RunFolder) -> None:
+    fit(scenes, tmp_path / "run", tiny(epochs=1))
+    same_run(unbroken, fit(scenes, tmp_path / "run", tiny(epochs=2), resume=True))
+
+
+def test_resume_refuses_other_settings_other_images_and_finished_runs(scenes: Path, tmp_path: Path) -> None:
+    settings = tiny(epochs=1)
+    fit(scenes, tmp_path / "run", settings)
+    with pytest.raises(RunError, match="this run is finished"):
+        fit(scenes, tmp_path / "run", settings, resume=True)
+    with pytest.raises(RunError, match=r"training\.learning_rate: 0\.001 then, 0\.5 now"):
+        fit(scenes, tmp_path / "run", tiny(epochs=1, learning_rate=0.5), resume=True)
+    with pytest.raises(RunError, match="is not empty"):
+        fit(scenes, tmp_path / "run", settings)
+    with pytest.raises(RunError, match="holds no run"):
+        fit(scenes, tmp_path / "none", settings, resume=True)
+    fewer = tmp_path / "images"
+    fewer.mkdir()
+    for path in sorted((scenes / "images").iterdir())[:8]:
+        (fewer / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(RunError, match="12 then, 8 now"):
+        fit(fewer, tmp_path / "run", tiny(epochs=2), resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from contextseg.methods.picie import Picie
+
+    forward, n_calls = Picie.forward, 0
+
+    def poisoned(self: Picie, batch: object) -> dict[str, torch.Tensor]:
+        nonlocal n_calls
+        n_calls += 1
+        losses = forward(self, batch)
+        return losses | {"loss": losses["loss"] * float("nan")} if n_calls == 3 else losses
+
+    monkeypatch.setattr(Picie, "forward", poisoned)
+    with pytest.raises(TrainingError, match=r"loss is nan at epoch 0, step 2 \(images .*\.png"):
+        fit(scenes, tmp_path / "run", tiny())
+    steps = [line["step"] for line in RunFolder.open(tmp_path / "run").metrics() if "step" in line]
+    assert steps == [0, 1]
+
+
+def test_collapse_is_told(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "LOW_CLUSTER_USE", 1.1)  # above any use, so that the warning must come
+    console = Console(record=True, quiet=False, width=200)
+    fit(scenes, tmp_path / "run", tiny(epochs=1), console=console)
+    assert "the clusters are collapsing" in console.export_text()
