@@ -29,9 +29,7 @@ ROWS: dict[str, tuple[str | None, list[str]]] = {
     "PiCIE as described": ("picie-as-described", []),
     "PiCIE as released": ("picie-as-released", []),
     "k-means on the start": (None, ["method=kmeans"]),
-    "Lab + position, weight 0.25": (None, ["method=lab", "lab.position_weight=0.25"]),
-    "Lab + position, weight 0.5": (None, ["method=lab", "lab.position_weight=0.5"]),
-    "Lab + position, weight 1": (None, ["method=lab", "lab.position_weight=1"]),
+    "Lab + position": (None, ["method=lab"]),
 }
 console = Console()
 
@@ -39,11 +37,12 @@ console = Console()
 def main(
     out: Annotated[Path, typer.Option("-o", "--out")] = Path("runs/baselines"),
     seeds: int = 3,
+    only: Annotated[str | None, typer.Option(help="One of the sets.")] = None,
     data: Path = DATA,
 ) -> None:
     for seed in range(seeds):
         for row in ROWS:
-            for name in SETS:
+            for name in [only] if only else SETS:
                 run(out, data, row, name, seed)
     console.print(table(out, seeds))
 
@@ -64,14 +63,9 @@ def run(out: Path, data: Path, row: str, name: str, seed: int) -> None:
             "start": "ImageNet, supervised",
         },
     }
-    resume = (folder / "settings.yaml").exists()
-    verbs.fit(
-        data / "data" / name / "images",
-        folder,
-        make_settings(override(values, assignments)),
-        resume=resume,
-        console=console,
-    )
+    if not (folder / "weights.safetensors").exists():
+        settings, images = make_settings(override(values, assignments)), data / "data" / name / "images"
+        verbs.fit(images, folder, settings, resume=folder.exists(), console=console)
     scores = verbs.evaluate(folder, data / "data" / name)
     console.print(f"accuracy {scores.accuracy:.4f}, mIoU {scores.miou:.4f}")
 

@@ -172,17 +172,19 @@ def best_cluster(scores_Khw: Tensor, size: tuple[int, int]) -> Prediction:
     band = max(1, _BAND_VALUES // (n_clusters * width))
     for top in range(0, height, band):
         rows = slice(top, min(top + band, height))
-        upper, lower, weight = _neighbours(scores_Khw.shape[1], height, rows)
-        at_rows = torch.lerp(scores_Khw[:, upper], scores_Khw[:, lower], weight[:, None])
-        left, right, weight = _neighbours(scores_Khw.shape[2], width, slice(0, width))
-        at_pixels = torch.lerp(at_rows[..., left], at_rows[..., right], weight)
-        probability, best = F.softmax(at_pixels / CONFIDENCE_TEMPERATURE, dim=0).max(0)
-        clusters[rows], confidence[rows] = best.numpy(), probability.numpy()
+        at_rows = torch.lerp(*_source_rows(scores_Khw, height, rows))
+        at_pixels = F.interpolate(at_rows, size=width, mode="linear", align_corners=False)
+        best, ids = at_pixels.max(0)
+        # the softmax at its largest value, without the others
+        probability = 1 / ((at_pixels - best) / CONFIDENCE_TEMPERATURE).exp_().sum(0)
+        clusters[rows], confidence[rows] = ids.numpy(), probability.numpy()
     return Prediction(clusters, confidence)
 
 
-def _neighbours(old: int, new: int, span: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the two source positions and the weight of the second, for bilinear resizing with half-pixel centres."""
-    position = ((torch.arange(span.start, span.stop) + 0.5) * (old / new) - 0.5).clamp(0, old - 1)
-    first = position.floor().long()
-    return first, (first + 1).clamp(max=old - 1), position - first
+def _source_rows(scores_Khw: Tensor, height: int, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the two source rows of each new row and the weight of the second: bilinear, half-pixel centres."""
+    old = scores_Khw.shape[1]
+    position = ((torch.arange(rows.start, rows.stop) + 0.5) * (old / height) - 0.5).clamp(0, old - 1)
+    upper = position.floor().long()
+    lower = (upper + 1).clamp(max=old - 1)
+    return scores_Khw[:, upper], scores_Khw[:, lower], (position - upper)[:, None]

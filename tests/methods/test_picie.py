@@ -95,6 +95,15 @@ def test_the_weighted_loss_by_hand():
     other = batch_of([(1, 0), (0, 1)], [(0.8, 0.6), (0, 1)])
     cross_2 = 0.25 * ce(0.8, 0.6) + 0.75 * ce(1, 0)
     assert method(other)["cross"].item() == pytest.approx((cross_1 + cross_2) / 2, abs=1e-6)
+    # With q2 = (0.6, -0.8) its scores are 0.6 and -0.8 for a, -0.8 and 1 for b: view 2 has the labels (0, 1), and the
+    # weights of its own, 0.9 and 0.1.
+    other = batch_of([(1, 0), (0, 1)], [(0.8, 0.6), (0.6, -0.8)])
+    same_2 = 0.9 * ce(0.6, 0) + 0.1 * ce(1, -0.8)
+    cross_1 = 0.9 * ce(0, 0.6) + 0.1 * ce(-0.8, 1)
+    cross_2 = 0.25 * ce(0.8, 0.6) + 0.75 * ce(-0.8, 0.6)
+    found = method(other)
+    assert found["within"].item() == pytest.approx((same_1 + same_2) / 2, abs=1e-6)
+    assert found["cross"].item() == pytest.approx((cross_1 + cross_2) / 2, abs=1e-6)
 
 
 def test_the_loss_meets_view_2_after_its_crop():

@@ -1,0 +1,91 @@
+"""What the documents say can be done is done: their commands and code run, their links lead somewhere."""
+
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from contextseg import ContextSegmenter
+from contextseg.cli import app
+from contextseg.settings import Settings, load_settings, make_settings, override, setting_names
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+SMALL = ["--set", "data.image_px=64", "--set", "views.frame_px=64", "--set", "clustering.max_points=2000"]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)
+
+
+@pytest.fixture
+def desk(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with what the documents assume to be there."""
+    shutil.copytree(scenes / "images", tmp_path / "photos")
+    shutil.copy(tmp_path / "photos" / "0000.png", tmp_path / "photos" / "one.jpg")
+    shutil.copytree(scenes, tmp_path / "labelled")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs/own-images.md"], ids=lambda page: page.name)
+def test_commands_run(desk: Path, page: Path) -> None:
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines() if line.startswith("contextseg ")]
+    assert len(lines) >= 2
+    for line in lines:
+        arguments = shlex.split(line, comments=True)[1:]
+        if arguments[0] == "fit":
+            arguments += [*SMALL, "--method", "lab"]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, (line, result.output)
+    assert (desk / "masks" / "0001.png").exists()
+
+
+def test_python_of_the_readme_runs(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    init = ContextSegmenter.__init__
+    small = {"method": "lab", "data": {"image_px": 64}, "views": {"frame_px": 64}}
+    monkeypatch.setattr(ContextSegmenter, "__init__", lambda self, **given: init(self, **given, **small))
+    (code,) = blocks(ROOT / "README.md", "python")
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["prediction"].clusters.shape == (64, 96)
+
+
+def test_example_of_the_whole_method_runs(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train_plain.py", str(scenes), "4"])
+    runpy.run_path(str(ROOT / "examples" / "train_plain.py"), run_name="__main__")
+    told = capsys.readouterr().out
+    assert "epoch 2: loss" in told
+    assert "mask of images/0000.png: (16, 24) cells" in told
+
+
+def test_recipes_are_settings() -> None:
+    recipes = sorted((ROOT / "recipes").glob("*.yaml"))
+    assert recipes
+    for recipe in recipes:
+        assert make_settings(override(load_settings(recipe), ["n_classes=27"])).n_classes == 27
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_settings_exist(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (page.parent / target).exists(), target
+    sections = {name for name, field in Settings.model_fields.items() if not isinstance(field.annotation, str)}
+    known = set(setting_names())
+    for name in re.findall(r"`([a-z]+\.[a-z_]+)(?:=[^`]*)?`", text):
+        if name.split(".")[0] in sections:
+            assert name in known, name
+
+
+def test_the_demo_is_shown_before_line_40() -> None:
+    head = "\n".join((ROOT / "README.md").read_text().splitlines()[:40])
+    for part in ("![", "make demo", "contextseg fit", "contextseg predict"):
+        assert part in head
