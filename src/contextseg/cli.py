@@ -24,7 +24,7 @@ console = Console()
 errors = Console(stderr=True)
 
 Run = Annotated[Path, typer.Argument(help="The run folder that `fit` made.")]
-Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1, mps.")]
+Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1.")]
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from contextseg.settings import make_settings
 
 VIEWS: dict[str, Any] = {
     "frame_px": 128,
+    "min_scale": 0.7,
     # In these scenes colour is drawn at random for each image, so the views change it far more than PiCIE's do: what
     # stays the same in both views, and can be clustered, is texture.
     "brightness": (0.4, 1.6),
@@ -34,7 +35,7 @@ VIEWS: dict[str, Any] = {
 TRAINED: dict[str, Any] = {
     "method": "picie",
     "backbone": {"name": "test_resnet"},
-    "training": {"epochs": 5, "batch_size": 8, "learning_rate": 3e-4},
+    "training": {"epochs": 6, "batch_size": 8, "learning_rate": 3e-4},
     "picie": {"dim": 64},
 }
 LAB_POSITION_WEIGHTS = (0.25, 0.5, 1.0)

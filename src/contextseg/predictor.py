@@ -5,6 +5,7 @@ longer than a tile, scored against the centres, and the scores are brought back 
 best cluster is taken, a band of rows at a time, so that memory does not follow the size of the image.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -122,7 +123,7 @@ class Predictor:
     @torch.inference_mode()
     def score(self, image: NDArray[np.uint8]) -> Tensor:
         """Return the scores of an image's cells for the clusters, (K, h, w) float32, on the resized image's grid."""
-        height, width = training_size(image.shape[0], image.shape[1], self.settings.data.image_px, SIZE_MULTIPLE_PX)
+        height, width = self._working_size(image.shape[0], image.shape[1])
         resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
         pixels = torch.from_numpy(resized.copy()).to(self.centers.device).movedim(-1, 0)
         total = torch.zeros(len(self.centers), height // STRIDE_PX, width // STRIDE_PX)
@@ -140,6 +141,13 @@ class Predictor:
                 total[:, *cells] += scored_Khw.cpu() * ramp
                 weight[cells] += ramp
         return total / weight
+
+    def _working_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size as in training; a strip of over 16:1 is not enlarged along its length."""
+        shorter_px = self.settings.data.image_px
+        longest = max(16 * shorter_px, math.ceil(max(height, width) / SIZE_MULTIPLE_PX) * SIZE_MULTIPLE_PX)
+        size = training_size(height, width, shorter_px, SIZE_MULTIPLE_PX)
+        return min(size[0], longest), min(size[1], longest)
 
     def _tiles(self, length_px: int) -> Iterator[tuple[int, int]]:
         """Yield the (start, end) of tiles along one side; the last one ends with the side."""

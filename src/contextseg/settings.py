@@ -126,7 +126,7 @@ class TrainingSettings(Section):
     epochs: int = Field(5, ge=1, description="passes over the images")
     batch_size: int = Field(16, ge=2, description="images per step")
     learning_rate: float = Field(1e-4, gt=0, description="Adam's learning rate")
-    accelerator: str = Field("auto", description="Lightning Fabric's accelerator: auto, cpu, cuda, mps")
+    accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one, else cpu")
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="auto: half precision where the hardware computes in it, else 32-true"
     )
@@ -184,6 +184,11 @@ class Settings(Section):
             raise ValueError(
                 f"views.frame_px is {self.views.frame_px} and data.image_px is {self.data.image_px}; "
                 "the square must fit into the image, so raise image_px or lower frame_px"
+            )
+        if self.clustering.max_points < self.n_classes:
+            raise ValueError(
+                f"clustering.max_points is {self.clustering.max_points} and n_classes is {self.n_classes}; "
+                "there must be as many points as clusters, so raise max_points"
             )
         for section in METHOD_SECTIONS.keys() - {self.method}:
             if section in self.model_fields_set:
@@ -258,9 +263,10 @@ def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
 def _assign(tree: dict[str, Any], keys: list[str], value: Any) -> None:
     *parents, last = keys
     for key in parents:
-        branch = tree.get(key, {})
-        tree[key] = dict(branch) if isinstance(branch, Mapping) else {}
-        tree = tree[key]
+        branch = tree.get(key) or {}
+        if not isinstance(branch, Mapping):
+            raise SettingsError(f"{key}: got {branch!r}, expected settings of its own, such as {'.'.join(keys)}")
+        tree[key] = tree = dict(branch)
     tree[last] = value
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from contextseg.errors import TrainingError
 from contextseg.randomness import keyed_rng
 
-_CHUNK = 65_536  # points whose N x K scores exist at one time
+_SCORES = 2**22  # scores, points times clusters, that exist at one time
 _TOLERANCE = 1e-4  # Lloyd's iterations end when the inertia falls by less than this fraction
 
 
@@ -134,7 +134,7 @@ class KMeans:
     def predict(self, points: Tensor) -> Tensor:
         """Return the nearest centre of each point, (N,) int64."""
         with torch.autocast(points.device.type, enabled=False):
-            return torch.cat([scores(chunk, self.centers_).argmax(1) for chunk in points.split(_CHUNK)])
+            return torch.cat([scores(chunk, self.centers_).argmax(1) for chunk in self._chunks(points)])
 
     def _cluster_held(self) -> None:
         held, self._held, self._n_held = self._held, [], self.max_points
@@ -172,7 +172,7 @@ class KMeans:
         total = torch.zeros(centers.shape, dtype=torch.float64, device=points.device)
         counts = torch.zeros(len(centers), dtype=torch.int64, device=points.device)
         inertia, farthest, offset = 0.0, [], 0
-        for chunk in points.split(_CHUNK):
+        for chunk in self._chunks(points):
             best, labels = scores(chunk, centers).max(1)
             one_hot = F.one_hot(labels, len(centers)).to(chunk.dtype)
             total += one_hot.T @ chunk  # a product, not a scatter: it gives the same sums on a GPU each time
@@ -185,6 +185,10 @@ class KMeans:
             ]
             offset += len(chunk)
         return _Sums(total, counts, inertia, sorted(farthest, key=lambda pair: (-pair[0], pair[1])))
+
+    def _chunks(self, points: Tensor) -> tuple[Tensor, ...]:
+        chunks: tuple[Tensor, ...] = points.split(max(1, _SCORES // self.n_clusters))
+        return chunks
 
     def _plus_plus(self, points: Tensor, restart: int) -> Tensor:
         """Draw the first centres: each with probability proportional to the squared distance to those drawn before."""

@@ -8,7 +8,10 @@ from contextseg.settings import Settings
 
 
 class Lab(Method):
-    """CIE Lab colour and weighted position, clustered by their Euclidean distance."""
+    """CIE Lab colour and weighted position, clustered by their Euclidean distance.
+
+    Position counts over what is embedded at once: where an image is predicted in tiles, over the tile.
+    """
 
     spherical: ClassVar[bool] = False
 
