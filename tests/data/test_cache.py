@@ -178,7 +178,7 @@ def test_a_damaged_cache_is_built_again(root, tmp_path, damage):
         index.write_text(json.dumps(["something", "else"]))
     else:
         index.unlink()
-        (folder / "images.raw.part").write_bytes(b"x" * 100_000)
+        (folder / ".images.raw.part").write_bytes(b"x" * 100_000)
     for image, expected in zip(build(root, folder), pixels, strict=True):
         np.testing.assert_array_equal(image, expected)
     assert sorted(path.name for path in folder.iterdir()) == ["images.raw", "index.json"]
@@ -207,7 +207,7 @@ def test_wrong_size_is_a_settings_error(root, tmp_path):
 def test_disk_full(root, tmp_path):
     folder = tmp_path / "cache"
     folder.mkdir()
-    (folder / "images.raw.part").symlink_to("/dev/full")
+    (folder / ".images.raw.part").symlink_to("/dev/full")
     with pytest.raises(
         DataError, match=r"cache: the disk is full, .*; free some space, choose a folder on another disk"
     ):

@@ -5,16 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from contextseg.colours import _oklab, palette
 from contextseg.errors import DataError
-from contextseg.export.indexed_png import (
-    _oklab,
-    colourise,
-    overlay,
-    palette,
-    save_png,
-    write_confidence,
-    write_mask,
-)
+from contextseg.export.indexed_png import colourise, overlay, save_png, write_confidence, write_mask
 
 
 def voc_colours(n):
