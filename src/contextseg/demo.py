@@ -16,6 +16,7 @@ from contextseg.data.labelled import open_labelled
 from contextseg.data.scenes import CLASSES, write_scenes
 from contextseg.errors import RunError
 from contextseg.evaluation.scores import Scores
+from contextseg.evaluation.table import percent
 from contextseg.export.contact_sheet import contact_sheet
 from contextseg.export.indexed_png import colourise
 from contextseg.settings import make_settings
@@ -90,8 +91,8 @@ def _picture(out: Path, scenes: Path, scores: Scores) -> None:
     labelled, colours = open_labelled(scenes), palette(len(CLASSES))
     rows = []
     for index, item in enumerate(labelled.items[:_ROWS]):
-        clusters = np.asarray(Image.open(out / "masks" / f"{item.image.stem}.png"))
-        classes = scores.cluster_to_class[clusters]
+        with Image.open(out / "masks" / f"{item.image.stem}.png") as mask:
+            classes = scores.cluster_to_class[np.asarray(mask)]
         rows.append(
             [
                 read_image(item.image),
@@ -105,12 +106,8 @@ def _picture(out: Path, scenes: Path, scores: Scores) -> None:
 def _side_by_side(learnt: Scores, floor: Scores) -> Table:
     table = Table("class", "learnt, IoU %", "Lab + position, IoU %", title="scenes")
     for name in CLASSES:
-        table.add_row(name, *(_percent(scores.per_class[name]["iou"]) for scores in (learnt, floor)))
+        table.add_row(name, *(percent(scores.per_class[name]["iou"]) for scores in (learnt, floor)))
     table.add_section()
-    table.add_row("mean IoU", _percent(learnt.miou), _percent(floor.miou))
-    table.add_row("accuracy", _percent(learnt.accuracy), _percent(floor.accuracy))
+    table.add_row("mean IoU", percent(learnt.miou), percent(floor.miou))
+    table.add_row("accuracy", percent(learnt.accuracy), percent(floor.accuracy))
     return table
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.1f}"

@@ -25,21 +25,22 @@ def scores_table(scores: Scores) -> Table:
         table.add_row(
             Text(name),  # not str: a name such as "[red]" would be read as markup
             cluster_of.get(class_id, _UNDEFINED),
-            _percent(one["iou"]),
-            _percent(one["recall"]),
-            _percent(one["n_pixels"] / n_pixels),
+            percent(one["iou"]),
+            percent(one["recall"]),
+            percent(one["n_pixels"] / n_pixels),
         )
     table.add_section()
-    table.add_row("mean IoU", "", _percent(scores.miou), "", "")
-    table.add_row("accuracy", "", "", _percent(scores.accuracy), "")
+    table.add_row("mean IoU", "", percent(scores.miou), "", "")
+    table.add_row("accuracy", "", "", percent(scores.accuracy), "")
 
     surplus_K = scores.cluster_to_class == SURPLUS
     if surplus_K.any():
         share = int(scores.matrix[surplus_K].sum()) / n_pixels
         n_surplus = int(surplus_K.sum())
-        table.caption = f"surplus clusters: {n_surplus}, with {_percent(share)} % of the pixels, counted as wrong"
+        table.caption = f"surplus clusters: {n_surplus}, with {percent(share)} % of the pixels, counted as wrong"
     return table
 
 
-def _percent(fraction: float | None) -> str:
+def percent(fraction: float | None) -> str:
+    """Return a fraction of 1 as percent with one decimal, or a mark where there is none."""
     return _UNDEFINED if fraction is None else f"{100 * fraction:.1f}"

@@ -80,12 +80,11 @@ def fit(
     meta = _meta(cache, settings)
     _same_data(run, meta)
     run.write_json("meta.json", meta)
-    fabric = Fabric(accelerator=settings.training.accelerator, devices=1)
-    fabric = Fabric(
-        accelerator=settings.training.accelerator,
-        devices=1,
-        precision=choose_precision(settings.training.precision, fabric.device),
-    )
+    accelerator = settings.training.accelerator
+    if accelerator == "auto":  # Fabric's own "auto" would take mps, which lacks the float64 of the k-means sums
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = choose_precision(settings.training.precision, torch.device(accelerator))
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
     fabric.seed_everything(settings.seed, verbose=False)
     method = METHODS[settings.method](settings).to(fabric.device).to(memory_format=torch.channels_last)
     began = time.perf_counter()
