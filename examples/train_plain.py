@@ -18,6 +18,7 @@ from contextseg.data.images import list_images
 from contextseg.models.backbone import Backbone
 from contextseg.models.embedding import PixelEmbedding
 from contextseg.settings import BackboneSettings, ViewSettings
+from contextseg.views.geometry import whole_coordinates
 from contextseg.views.siamese import siamese_batch
 
 root, n_classes = Path(sys.argv[1]), int(sys.argv[2])
@@ -67,7 +68,10 @@ with TemporaryDirectory() as folder:
     # classes: the whole images, clustered afresh; a mask for the first
     embedding.eval()
     with torch.inference_mode():
-        embedded = [embedding(image[None].float() / 255) for image in images]
+        embedded = [
+            embedding(image[None].float() / 255, whole_coordinates(image.shape[1] // 4, image.shape[2] // 4)[None])
+            for image in images
+        ]
         kmeans = KMeans(n_classes, seed=seed).fit(e.flatten(2)[0].T for e in embedded)
         mask = scores(embedded[0].flatten(2)[0].T, kmeans.centers_).argmax(1).reshape(embedded[0].shape[-2:])
     print(f"mask of {cache.names[0]}: {tuple(mask.shape)} cells, classes {sorted(set(mask.flatten().tolist()))}")

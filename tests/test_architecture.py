@@ -16,6 +16,7 @@ LAYERS: list[set[str]] = [
     {"settings", "colours"},
     {"run_folder"},
     {"data", "views", "models", "clustering", "evaluation", "export"},
+    {"guidance"},
     {"methods"},
     {"training", "predictor"},
     {"verbs"},

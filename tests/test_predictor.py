@@ -23,7 +23,7 @@ class Patchify(nn.Module):
         super().__init__()
         self.register_buffer("weight", torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(1)))
 
-    def forward(self, image):
+    def forward(self, image, _coordinates):
         return F.normalize(F.conv2d(image - 0.5, self.weight, stride=4), dim=1)
 
 
@@ -32,7 +32,7 @@ def centers(n_clusters, dim=6):
 
 
 def patchify_predictor(n_clusters=4, **options):
-    return Predictor(Method(Patchify()), centers(n_clusters), SETTINGS, **options)
+    return Predictor(Method(Patchify(), SETTINGS), centers(n_clusters), SETTINGS, **options)
 
 
 def noise(height, width, seed=0):
@@ -78,7 +78,7 @@ def test_scores_are_those_of_the_resized_image():
     image = noise(50, 104)  # 104 * 32 / 50 = 66.6, and the nearest multiple of 32 is 64
     small = Image.fromarray(image).resize((64, 32), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255
-    points = Patchify()(pixels)[0]
+    points = Patchify()(pixels, None)[0]
     found = patchify_predictor().score(image)
     assert found.shape == (4, 8, 16)
     squares = torch.stack([(points - c[:, None, None]).square().sum(0) for c in centers(4)])
@@ -173,6 +173,7 @@ def test_prediction_is_in_evaluation_mode_and_repeats():
     settings = make_settings(
         {
             "n_classes": 3,
+            "method": "picie",
             "data": {"image_px": 64},
             "views": {"frame_px": 64},
             "backbone": {"name": "test_resnet"},

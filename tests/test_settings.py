@@ -69,7 +69,7 @@ def test_an_unknown_key_names_the_nearest(values, message):
         ({"views": {"hue": [0.1]}}, r"views\.hue\.1: "),
         ({"data": 5}, "data: got 5; input should be a valid dictionary"),
         ({"training": None}, "training: got None"),
-        ({"method": "stego"}, "method: got 'stego'; input should be 'picie', 'kmeans' or 'lab'"),
+        ({"method": "stego"}, "method: got 'stego'; input should be 'context', 'picie', 'kmeans' or 'lab'"),
         ({"seed": 1.5}, r"seed: got 1\.5"),
     ],
 )
@@ -141,7 +141,9 @@ def test_the_section_of_another_method_is_refused(method, section):
         {},
         {"method": "kmeans", "kmeans": {"strides": [8, 32]}, "seed": 12},
         {"method": "lab", "lab": {"position_weight": 0.25}},
+        {"context": {"guidance": {"scales": [0.5, 2.0], "teacher": "student"}, "embedding": {"geometry": False}}},
         {
+            "method": "picie",
             "picie": {"dim": 70, "class_weights": "inverse", "temperature": 0.05},
             "backbone": {
                 "name": "convnext_atto",

@@ -32,7 +32,6 @@ def tiny(n_classes: int = 4, **values: object) -> Settings:
 
 TRAINED = {
     "backbone": {"name": "test_resnet"},
-    "picie": {"dim": 16},
     "training": {"epochs": 1, "batch_size": 4},
 }
 
@@ -47,12 +46,12 @@ def lab_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return verbs.fit(scenes, tmp_path_factory.mktemp("lab") / "run", tiny(len(CLASSES), method="lab")).path
 
 
-@pytest.mark.parametrize("method", ["picie", "kmeans", "lab"])
+@pytest.mark.parametrize("method", ["context", "picie", "kmeans", "lab"])
 def test_the_run_folder_is_complete(scenes: Path, tmp_path: Path, method: str) -> None:
-    own = {"picie": TRAINED, "kmeans": {"backbone": TRAINED["backbone"]}, "lab": {}}[method]
+    own = {"context": TRAINED, "picie": TRAINED, "kmeans": {"backbone": TRAINED["backbone"]}, "lab": {}}[method]
     run = verbs.fit(scenes, tmp_path / "run", tiny(method=method, **own))
     files = {path.name for path in run.path.iterdir()}
-    trained = {"metrics.jsonl", "checkpoint.safetensors"} if method == "picie" else set()
+    trained = {"metrics.jsonl", "checkpoint.safetensors"} if method in {"context", "picie"} else set()
     assert files == {"settings.yaml", "meta.json", "classes.json", "weights.safetensors"} | trained
     meta = run.read_json("meta.json")
     assert meta["data"]["n_images"] == 12

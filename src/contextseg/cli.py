@@ -45,7 +45,7 @@ def fit(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The run folder to make.")],
     classes: Annotated[int | None, typer.Option(help="How many classes to find.")] = None,
-    method: Annotated[str | None, typer.Option(help="How they are learnt: picie, kmeans, lab.")] = None,
+    method: Annotated[str | None, typer.Option(help="How they are learnt: context, picie, kmeans, lab.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file of settings; options here are laid over it.")] = None,
     assignments: Annotated[
         list[str] | None,

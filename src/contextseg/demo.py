@@ -33,11 +33,9 @@ VIEWS: dict[str, Any] = {
     "grey_p": 0.5,
     "blur_p": 0.0,
 }
-TRAINED: dict[str, Any] = {
-    "method": "picie",
+SCHEDULE: dict[str, Any] = {
     "backbone": {"name": "test_resnet"},
     "training": {"epochs": 6, "batch_size": 8, "learning_rate": 3e-4},
-    "picie": {"dim": 64},
 }
 LAB_POSITION_WEIGHTS = (0.25, 0.5, 1.0)
 _ROWS = 8
@@ -69,9 +67,9 @@ def run_demo(out: Path, *, n_images: int, seed: int, console: Console) -> tuple[
         for weight in LAB_POSITION_WEIGHTS
     ]
     floor = max(floors, key=lambda scores: scores.miou)
-    console.print("PiCIE from random weights: no label and no other image is used")
+    console.print("context from random weights: no label and no other image is used")
     began = time.perf_counter()
-    learnt = _scored(out / "run", scenes, seed, TRAINED, console)
+    learnt = _scored(out / "run", scenes, seed, SCHEDULE, console)
     console.print(f"trained and scored in {time.perf_counter() - began:.0f} s")
     verbs.predict(out / "run", scenes, out / "masks", console=console)
     _picture(out, scenes, learnt)

@@ -27,6 +27,7 @@ from contextseg.methods import METHODS
 from contextseg.methods.method import Method
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
+from contextseg.views.geometry import whole_coordinates
 
 CONFIDENCE_TEMPERATURE = 0.1
 """Divides the scores before the softmax whose largest value is the confidence: ours, as cosines lie close together."""
@@ -126,18 +127,19 @@ class Predictor:
         height, width = self._working_size(image.shape[0], image.shape[1])
         resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
         pixels = torch.from_numpy(resized.copy()).to(self.centers.device).movedim(-1, 0)
+        coordinates_2hw = whole_coordinates(height // STRIDE_PX, width // STRIDE_PX).to(self.centers.device)
         total = torch.zeros(len(self.centers), height // STRIDE_PX, width // STRIDE_PX)
         weight = torch.zeros(total.shape[1:])
         for top, bottom in self._tiles(height):
             for left, right in self._tiles(width):
-                tile = pixels[None, :, top:bottom, left:right].float() / 255
-                embedded_Dhw = self.embedding(tile.contiguous(memory_format=torch.channels_last))[0].float()
-                scored_Khw = scores(embedded_Dhw.flatten(1).T, self.centers).T.unflatten(1, embedded_Dhw.shape[1:])
-                ramp = self._ramp(bottom - top)[:, None] * self._ramp(right - left)[None, :]
                 cells = (
                     slice(top // STRIDE_PX, bottom // STRIDE_PX),
                     slice(left // STRIDE_PX, right // STRIDE_PX),
                 )
+                tile = (pixels[None, :, top:bottom, left:right].float() / 255).to(memory_format=torch.channels_last)
+                embedded_Dhw = self.embedding(tile, coordinates_2hw[None, :, *cells])[0].float()
+                scored_Khw = scores(embedded_Dhw.flatten(1).T, self.centers).T.unflatten(1, embedded_Dhw.shape[1:])
+                ramp = self._ramp(bottom - top)[:, None] * self._ramp(right - left)[None, :]
                 total[:, *cells] += scored_Khw.cpu() * ramp
                 weight[cells] += ramp
         return total / weight

@@ -39,7 +39,7 @@ class RunFolder:
             raise RunError(f"{path}: is not empty; give a new folder, or go on with the run that is there by --resume")
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
-        write_atomically(run.path / "settings.yaml", settings.to_yaml().encode())
+        run.write_settings(settings)
         return run
 
     @classmethod
@@ -66,6 +66,10 @@ class RunFolder:
     def settings(self) -> Settings:
         """Read the resolved settings."""
         return make_settings(load_settings(self.path / "settings.yaml"))
+
+    def write_settings(self, settings: Settings) -> None:
+        """Write the resolved settings."""
+        write_atomically(self.path / "settings.yaml", settings.to_yaml().encode())
 
     def read_json(self, name: str) -> Any:
         """Read one of the JSON files.

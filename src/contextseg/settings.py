@@ -28,7 +28,7 @@ class Section(BaseModel):
 class DataSettings(Section):
     """How images become arrays."""
 
-    image_px: int = Field(160, ge=32, description="shorter side of every image before the network, in pixels")
+    image_px: int = Field(224, ge=32, description="shorter side of every image before the network, in pixels")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="files with more pixels than this are left out")
 
     @model_validator(mode="after")
@@ -99,6 +99,10 @@ class BackboneSettings(Section):
             raise ValueError("weights and pretrained are two different starts; set one of them")
         return self
 
+    def is_random(self) -> bool:
+        """Return whether the network starts from random weights."""
+        return self.weights is None and not self.pretrained
+
     def describe_start(self) -> str:
         """Name the start of the network, as every table must show it."""
         if self.start is not None:
@@ -144,6 +148,48 @@ class PicieSettings(Section):
     )
 
 
+class EmbeddingSettings(Section):
+    """The Context-Aware Embedding; each part is a switch."""
+
+    dim: int = Field(128, ge=2, description="dimensions of a pixel embedding")
+    global_context: bool = Field(True, description="the mean of the deepest map scales and shifts the features")
+    geometry: bool = Field(True, description="where the cell lies in the image")
+    appearance: bool = Field(True, description="Lab colour and gradient of the cell")
+    bilateral: bool = Field(True, description="neighbours that are close in space, appearance and feature")
+    shuffled: bool = Field(False, description="control: coordinates exchanged at random between the cells")
+
+
+class GuidanceSettings(Section):
+    """Pyramid Semantic Guidance; `strength` 0 takes it out."""
+
+    scales: tuple[float, ...] = Field(
+        (0.75, 1.0, 1.5), min_length=1, description="size of the image on each level of the pyramid, as a factor"
+    )
+    grid: int = Field(28, ge=1, description="places per side of the image that have a holistic label")
+    strength: float = Field(3.0, ge=0, description="what a pixel's holistic label adds to the score of its cluster")
+    teacher: Literal["auto", "start", "student"] = Field(
+        "auto",
+        description="start: places are grouped once, by the network as it starts; student: for each epoch, by the "
+        "network as it is; auto: student for a random start, else start",
+    )
+    shuffled: bool = Field(False, description="control: holistic labels exchanged at random between places")
+
+
+class ContextSettings(Section):
+    """Context-aware clustering: PSG and CAE, as reconstructed."""
+
+    temperature: float = Field(0.1, gt=0, description="divides the cosine scores in the loss")
+    clusters_per_class: int = Field(
+        4, ge=1, description="clusters that are learnt for each class; at the end near ones are merged into classes"
+    )
+    n_partitions: int = Field(8, ge=1, description="final clusterings that are put to the vote")
+    center_momentum: float = Field(
+        0.95, ge=0, lt=1, description="how much of the centres a step keeps; they are moved with each batch"
+    )
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    guidance: GuidanceSettings = GuidanceSettings()
+
+
 class KmeansSettings(Section):
     """k-means on the features of the backbone as it starts."""
 
@@ -160,20 +206,21 @@ class LabSettings(Section):
     )
 
 
-METHOD_SECTIONS = {"picie": PicieSettings, "kmeans": KmeansSettings, "lab": LabSettings}
+METHOD_SECTIONS = {"context": ContextSettings, "picie": PicieSettings, "kmeans": KmeansSettings, "lab": LabSettings}
 
 
 class Settings(Section):
     """All settings of a run."""
 
     n_classes: int = Field(..., ge=2, le=4096, description="number of classes to find (K)")
-    method: Literal["picie", "kmeans", "lab"] = Field("picie", description="how the classes are learnt")
+    method: Literal["context", "picie", "kmeans", "lab"] = Field("context", description="how the classes are learnt")
     seed: int = Field(0, ge=0, description="every random draw of the run follows from it")
     data: DataSettings = DataSettings()
     views: ViewSettings = ViewSettings()
     backbone: BackboneSettings = BackboneSettings()
     clustering: ClusteringSettings = ClusteringSettings()
     training: TrainingSettings = TrainingSettings()
+    context: ContextSettings = ContextSettings()
     picie: PicieSettings = PicieSettings()
     kmeans: KmeansSettings = KmeansSettings()
     lab: LabSettings = LabSettings()

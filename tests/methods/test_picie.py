@@ -19,13 +19,14 @@ class RedGreen(nn.Module):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(1, 2, 1, 1))
 
-    def forward(self, image):
+    def forward(self, image, _coordinates=None):
         return F.normalize(self.gain * F.avg_pool2d(image, 4)[:, :2], dim=1)
 
 
 def picie(n_classes=2, **values):
     settings = {
         "n_classes": n_classes,
+        "method": "picie",
         "backbone": {"name": "test_resnet"},
         "picie": {"dim": 2, "temperature": 1.0} | values,
     }
@@ -165,10 +166,17 @@ def random_batches(n_batches=3, cells=6):
         )
 
 
+class Images:
+    n_images = 6
+
+    def batches(self, epoch):
+        return random_batches()
+
+
 def test_the_centers_of_each_view_come_from_that_view():
     method = picie()
     with torch.no_grad():
-        method.begin_epoch(4, random_batches(), 6)
+        method.begin_epoch(4, Images())
         embedded = [batch.embed(method.embedding) for batch in random_batches()]
     for view in range(2):
         points = torch.cat([both[view].movedim(1, -1).flatten(0, -2) for both in embedded])
@@ -184,7 +192,7 @@ def test_the_centers_of_each_view_come_from_that_view():
 def test_the_weights_of_each_view_come_from_its_own_counts(rule):
     method = picie(class_weights=rule)
     with torch.no_grad():
-        method.begin_epoch(0, random_batches(), 6)
+        method.begin_epoch(0, Images())
         embedded = [batch.embed(method.embedding) for batch in random_batches()]
     for view in range(2):
         points = torch.cat([both[view].movedim(1, -1).flatten(0, -2) for both in embedded])
@@ -195,14 +203,14 @@ def test_the_weights_of_each_view_come_from_its_own_counts(rule):
 def test_an_epoch_starts_with_no_use_and_new_centers():
     method = picie()
     with torch.no_grad():
-        method.begin_epoch(0, random_batches(), 6)
+        method.begin_epoch(0, Images())
         for batch in random_batches():
             method(batch)
     assert method.cluster_use().sum() == 2 * 3 * 2 * 6  # views, batches, images, cells
     before = method.centers_VKD.clone()
     with torch.no_grad():
         method.embedding.gain[:, 0] = 3
-        method.begin_epoch(1, random_batches(), 6)
+        method.begin_epoch(1, Images())
     assert method.cluster_use().sum() == 0
     assert not torch.allclose(method.centers_VKD, before)
 
@@ -212,10 +220,10 @@ def test_as_many_points_are_clustered_as_memory_allows(monkeypatch):
     observe = KMeans.observe
     monkeypatch.setattr(KMeans, "observe", lambda self, points: (seen.append(len(points)), observe(self, points)))
     method = picie()
-    settings = method.settings.model_dump(mode="json", exclude={"kmeans", "lab"})
+    settings = method.settings.model_dump(mode="json", exclude={"context", "kmeans", "lab"})
     method.settings = make_settings(settings | {"clustering": {"max_points": 13}})
     with torch.no_grad():
-        method.begin_epoch(0, random_batches(), 6)
+        method.begin_epoch(0, Images())
     # 13 // 6 = 2 cells of each image, so 4 of each batch; 3 batches and 2 views.
     assert seen == [4] * 6
 
@@ -248,9 +256,11 @@ def test_the_weight_of_a_cluster_without_pixels():
 
 
 def test_the_network_is_as_large_as_the_settings_say():
-    settings = make_settings({"n_classes": 5, "backbone": {"name": "test_resnet"}, "picie": {"dim": 9}})
+    settings = make_settings(
+        {"n_classes": 5, "method": "picie", "backbone": {"name": "test_resnet"}, "picie": {"dim": 9}}
+    )
     method = Picie(settings)
     assert method.trained
     assert method.spherical
     assert method.centers_VKD.shape == (2, 5, 9)
-    assert method.embedding(torch.rand(1, 3, 32, 64)).shape == (1, 9, 8, 16)
+    assert method.embedding(torch.rand(1, 3, 32, 64), torch.rand(1, 2, 8, 16)).shape == (1, 9, 8, 16)

@@ -5,6 +5,7 @@ import torch
 from contextseg.models.backbone import Backbone
 from contextseg.models.embedding import BackboneFeatures, LabPosition, PixelEmbedding, TopDownDecoder
 from contextseg.settings import BackboneSettings
+from contextseg.views.geometry import whole_coordinates
 
 
 def upsampled_slowly(level, height, width):
@@ -22,6 +23,10 @@ def upsampled_slowly(level, height, width):
             below = (1 - fx) * level[:, y1, x0] + fx * level[:, y1, x1]
             result[:, i, j] = (1 - fy) * above + fy * below
     return result
+
+
+def coordinates_of(image):
+    return whole_coordinates(image.shape[-2] // 4, image.shape[-1] // 4).expand(len(image), -1, -1, -1)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +81,7 @@ def test_pixel_embeddings_are_unit_vectors_at_stride_4(backbone, image):
     torch.manual_seed(2)
     embedding = PixelEmbedding(backbone, 10).eval()
     with torch.no_grad():
-        found = embedding(image)
+        found = embedding(image, coordinates_of(image))
         decoded = embedding.decoder(backbone(image))
     assert found.shape == (2, 10, 16, 24)
     assert found.dtype == torch.float32
@@ -86,7 +91,7 @@ def test_pixel_embeddings_are_unit_vectors_at_stride_4(backbone, image):
 
 def test_pixel_embeddings_are_float32_in_lower_precision(backbone, image):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        found = PixelEmbedding(backbone, 10).eval()(image)
+        found = PixelEmbedding(backbone, 10).eval()(image, coordinates_of(image))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.norm(dim=1), torch.ones(2, 16, 24))
 
@@ -94,7 +99,7 @@ def test_pixel_embeddings_are_float32_in_lower_precision(backbone, image):
 @pytest.mark.parametrize("strides", [(16, 32), (32, 8), (4,)])
 def test_backbone_features_are_unit_maps_that_are_joined(backbone, image, strides):
     with torch.no_grad():
-        found = BackboneFeatures(backbone, strides)(image)
+        found = BackboneFeatures(backbone, strides)(image, coordinates_of(image))
         maps = dict(zip(backbone.strides, backbone(image), strict=True))
     joined = []
     for stride in strides:
@@ -123,7 +128,7 @@ def lab_by_formula(red, green, blue):
 @pytest.mark.parametrize("colour", [(1, 1, 1), (0, 0, 0), (1, 0, 0), (0.2, 0.6, 0.3), (0.02, 0.01, 0.5)])
 def test_lab_of_a_colour(colour):
     image = torch.tensor(colour, dtype=torch.float32).view(1, 3, 1, 1).expand(1, 3, 8, 12)
-    found = LabPosition(0.5)(image)
+    found = LabPosition(0.5)(image, coordinates_of(image))
     assert found.shape == (1, 5, 2, 3)
     expected = torch.tensor(lab_by_formula(*colour)).view(3, 1, 1).expand(3, 2, 3) / 100
     torch.testing.assert_close(found[0, :3], expected, atol=2e-4, rtol=0, check_dtype=False)
@@ -132,16 +137,16 @@ def test_lab_of_a_colour(colour):
 def test_lab_is_averaged_over_each_cell():
     image = torch.zeros(1, 3, 4, 8)
     image[:, :, :, 4:7] = 1  # the right cell has three columns of white, L = 100, and one of black: L = 75
-    found = LabPosition(0.0)(image)
+    found = LabPosition(0.0)(image, coordinates_of(image))
     torch.testing.assert_close(found[0, 0], torch.tensor([[0.0, 0.75]]), atol=1e-5, rtol=0)
 
 
 def test_position_by_hand():
     # Two rows of cells: y = 1/4, 3/4; three columns: x = 1/6, 3/6, 5/6; times the weight 0.6.
-    found = LabPosition(0.6)(torch.zeros(2, 3, 8, 12))
+    found = LabPosition(0.6)(torch.zeros(2, 3, 8, 12), coordinates_of(torch.zeros(2, 3, 8, 12)))
     expected_y = 0.6 * torch.tensor([[0.25] * 3, [0.75] * 3])
     expected_x = 0.6 * torch.tensor([[1 / 6, 0.5, 5 / 6]] * 2)
     for own in found:
         torch.testing.assert_close(own[3], expected_y)
         torch.testing.assert_close(own[4], expected_x)
-    assert not LabPosition(0.0)(torch.zeros(1, 3, 8, 12))[:, 3:].any()
+    assert not LabPosition(0.0)(torch.zeros(1, 3, 8, 12), coordinates_of(torch.zeros(1, 3, 8, 12)))[:, 3:].any()

@@ -20,24 +20,35 @@ from contextseg.training import loop
 from contextseg.training.fit import fit
 from contextseg.training.images import SiameseSource
 
+OWN = {
+    "picie": {"dim": 16},
+    "context": {"clusters_per_class": 2, "n_partitions": 2, "embedding": {"dim": 16}, "guidance": {"grid": 8}},
+}
 
-def tiny(**training: object) -> Settings:
+
+def tiny(method: str = "context", **training: object) -> Settings:
     return make_settings(
         {
             "n_classes": 4,
+            "method": method,
             "data": {"image_px": 64},
             "views": {"frame_px": 64},
             "backbone": {"name": "test_resnet", "options": {"drop_rate": 0.2, "drop_path_rate": 0.2}},
             "clustering": {"max_points": 2000, "n_restarts": 1},
-            "picie": {"dim": 16},
+            method: OWN[method],
             "training": {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3} | training,
         }
     )
 
 
+@pytest.fixture(scope="module", params=OWN)
+def method(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def unbroken(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return fit(scenes, tmp_path_factory.mktemp("unbroken") / "run", tiny())
+def unbroken(method: str, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return fit(scenes, tmp_path_factory.mktemp("unbroken") / "run", tiny(method))
 
 
 def same_run(first: RunFolder, second: RunFolder) -> None:
@@ -57,18 +68,18 @@ def test_metrics_have_every_step_and_every_epoch(unbroken: RunFolder) -> None:
     assert {"loss", "cluster_use", "learning_rate", "images_per_s"} <= unbroken.metrics()[3].keys()
 
 
-def test_same_seed_same_run(scenes: Path, tmp_path: Path, unbroken: RunFolder) -> None:
-    same_run(unbroken, fit(scenes, tmp_path / "run", tiny()))
+def test_same_seed_same_run(scenes: Path, tmp_path: Path, unbroken: RunFolder, method: str) -> None:
+    same_run(unbroken, fit(scenes, tmp_path / "run", tiny(method)))
 
 
-def test_other_seed_other_run(scenes: Path, tmp_path: Path, unbroken: RunFolder) -> None:
-    other = fit(scenes, tmp_path / "run", tiny().model_copy(update={"seed": 1}))
+def test_other_seed_other_run(scenes: Path, tmp_path: Path, unbroken: RunFolder, method: str) -> None:
+    other = fit(scenes, tmp_path / "run", tiny(method).model_copy(update={"seed": 1}))
     assert other.metrics()[0]["loss"] != unbroken.metrics()[0]["loss"]
 
 
 @pytest.mark.parametrize("n_steps_before", [1, 3, 5])
 def test_interrupt_saves_and_resume_replays_nothing(
-    scenes: Path, tmp_path: Path, unbroken: RunFolder, monkeypatch: pytest.MonkeyPatch, n_steps_before: int
+    scenes: Path, tmp_path: Path, unbroken: RunFolder, method: str, monkeypatch: pytest.MonkeyPatch, n_steps_before: int
 ) -> None:
     log, n_logged = RunFolder.log, 0
 
@@ -81,15 +92,15 @@ def test_interrupt_saves_and_resume_replays_nothing(
 
     monkeypatch.setattr(RunFolder, "log", log_and_interrupt)
     with pytest.raises(loop.InterruptedRunError, match="--resume goes on"):
-        fit(scenes, tmp_path / "run", tiny())
+        fit(scenes, tmp_path / "run", tiny(method))
     monkeypatch.undo()
     run = RunFolder.open(tmp_path / "run")
     assert sum("step" in line for line in run.metrics()) == n_steps_before
-    same_run(unbroken, fit(scenes, tmp_path / "run", tiny(), resume=True))
+    same_run(unbroken, fit(scenes, tmp_path / "run", tiny(method), resume=True))
 
 
 def test_interrupt_while_clustering_resumes_at_the_start_of_the_epoch(
-    scenes: Path, tmp_path: Path, unbroken: RunFolder, monkeypatch: pytest.MonkeyPatch
+    scenes: Path, tmp_path: Path, unbroken: RunFolder, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = SiameseSource.batches
 
@@ -101,15 +112,17 @@ def test_interrupt_while_clustering_resumes_at_the_start_of_the_epoch(
 
     monkeypatch.setattr(SiameseSource, "batches", interrupted)
     with pytest.raises(loop.InterruptedRunError, match="state is saved"):
-        fit(scenes, tmp_path / "run", tiny())
+        fit(scenes, tmp_path / "run", tiny(method))
     monkeypatch.undo()
-    same_run(unbroken, fit(scenes, tmp_path / "run", tiny(), resume=True))
+    same_run(unbroken, fit(scenes, tmp_path / "run", tiny(method), resume=True))
 
 
 @pytest.mark.parametrize("checkpoint_every_s", [1e-9, 300.0])
-def test_kill_9_inside_an_epoch(scenes: Path, tmp_path: Path, unbroken: RunFolder, checkpoint_every_s: float) -> None:
+def test_kill_9_inside_an_epoch(
+    scenes: Path, tmp_path: Path, unbroken: RunFolder, method: str, checkpoint_every_s: float
+) -> None:
     # once with a checkpoint after each step, once with only the one at the start of the epoch
-    settings = tiny(checkpoint_every_s=checkpoint_every_s)
+    settings = tiny(method, checkpoint_every_s=checkpoint_every_s)
     (tmp_path / "settings.yaml").write_text(settings.to_yaml())
     run, place = tmp_path / "run", (1, 1)
     command = [sys.executable, "-c", _FIT, str(scenes), str(run), str(tmp_path / "settings.yaml")]
@@ -155,9 +168,9 @@ def _wait_until_logged(path: Path, place: tuple[int, int], process: subprocess.P
     raise AssertionError(f"{place} was not reached in 120 s")
 
 
-def test_more_epochs_go_on_from_a_finished_run(scenes: Path, tmp_path: Path, unbroken: RunFolder) -> None:
-    fit(scenes, tmp_path / "run", tiny(epochs=1))
-    same_run(unbroken, fit(scenes, tmp_path / "run", tiny(epochs=2), resume=True))
+def test_more_epochs_go_on_from_a_finished_run(scenes: Path, tmp_path: Path, unbroken: RunFolder, method: str) -> None:
+    fit(scenes, tmp_path / "run", tiny(method, epochs=1))
+    same_run(unbroken, fit(scenes, tmp_path / "run", tiny(method, epochs=2), resume=True))
 
 
 def test_resume_refuses_other_settings_other_images_and_finished_runs(scenes: Path, tmp_path: Path) -> None:
@@ -194,7 +207,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights(
 
     monkeypatch.setattr(Picie, "forward", poisoned)
     with pytest.raises(TrainingError, match=r"loss is nan at epoch 0, step 2 \(images .*\.png"):
-        fit(scenes, tmp_path / "run", tiny())
+        fit(scenes, tmp_path / "run", tiny("picie"))
     steps = [line["step"] for line in RunFolder.open(tmp_path / "run").metrics() if "step" in line]
     assert steps == [0, 1]
 

@@ -20,14 +20,14 @@ class Patchify(nn.Module):
         weight = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(1))
         self.register_buffer("weight", weight + weight.flip(-1))
 
-    def forward(self, image):
+    def forward(self, image, _coordinates=None):
         return F.normalize(F.conv2d(image, self.weight, stride=4), dim=1)
 
 
 class CellMeans(nn.Module):
     """The mean colour of each cell and a constant, as a unit vector: as near to the image as it gets."""
 
-    def forward(self, image):
+    def forward(self, image, _coordinates=None):
         return F.normalize(F.pad(F.avg_pool2d(image, 4), (0, 0, 0, 0, 0, 1), value=1.0), dim=1)
 
 
@@ -125,7 +125,7 @@ def test_position_i_of_both_views_is_the_same_point():
 def test_both_embeddings_have_unit_length_and_carry_the_gradient(images):
     net = nn.Conv2d(3, 5, 4, stride=4)
     batch = siamese_batch(images, [0, 1, 2], seed=0, epoch=0, settings=ViewSettings(frame_px=32))
-    first, second = batch.embed(nn.Sequential(net))
+    first, second = batch.embed(lambda image, _coordinates: net(image))
     torch.testing.assert_close(second.norm(dim=1), torch.ones(3, 8, 8))
     for view in (first, second):
         (gradient,) = torch.autograd.grad(view[:, 0].sum(), net.weight, retain_graph=True)

@@ -11,4 +11,4 @@ class Kmeans(Method):
 
     def __init__(self, settings: Settings, *, load_start: bool = True) -> None:
         backbone = Backbone(settings.backbone, load_start=load_start)
-        super().__init__(BackboneFeatures(backbone, settings.kmeans.strides))
+        super().__init__(BackboneFeatures(backbone, settings.kmeans.strides), settings)

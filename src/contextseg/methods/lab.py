@@ -8,12 +8,9 @@ from contextseg.settings import Settings
 
 
 class Lab(Method):
-    """CIE Lab colour and weighted position, clustered by their Euclidean distance.
-
-    Position counts over what is embedded at once: where an image is predicted in tiles, over the tile.
-    """
+    """CIE Lab colour and weighted position, clustered by their Euclidean distance."""
 
     spherical: ClassVar[bool] = False
 
     def __init__(self, settings: Settings, *, load_start: bool = True) -> None:
-        super().__init__(LabPosition(settings.lab.position_weight))
+        super().__init__(LabPosition(settings.lab.position_weight), settings)

@@ -1,11 +1,33 @@
 """What the training loop and the predictor need of a method."""
 
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Iterator
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from contextseg.clustering.kmeans import KMeans
+from contextseg.settings import Settings
 from contextseg.views.siamese import SiameseBatch
+
+
+class TrainingImages(Protocol):
+    """The images of a run, as a method may look at them between epochs.
+
+    Attributes:
+        n_images: how many there are.
+    """
+
+    n_images: int
+
+    def batches(self, epoch: int) -> Iterator[SiameseBatch]:
+        """Yield the views that an epoch trains on."""
+
+    def whole(self, at_most: int | None = None) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Yield indices, images (B, 3, H, W) and coordinates (B, 2, H / 4, W / 4) of all images, not augmented.
+
+        Args:
+            at_most: look at so many images, drawn at random, instead.
+        """
 
 
 class Method(nn.Module):
@@ -14,18 +36,24 @@ class Method(nn.Module):
     Attributes:
         trained: whether there is anything to train; where not, only the final clusters are computed.
         spherical: whether the embeddings have unit length and are clustered by their cosine.
-        embedding: (B, 3, H, W) RGB in 0-1 to (B, D, H / 4, W / 4) float32.
+        settings: of the run.
+        embedding: (B, 3, H, W) RGB in 0-1, and the coordinates of the (H / 4) x (W / 4) cells in the uncropped image,
+            (B, 2, H / 4, W / 4) in 0-1, to (B, D, H / 4, W / 4) float32.
     """
 
     trained: ClassVar[bool] = False
     spherical: ClassVar[bool] = True
 
-    def __init__(self, embedding: nn.Module) -> None:
+    def __init__(self, embedding: nn.Module, settings: Settings) -> None:
         super().__init__()
         self.embedding = embedding
+        self.settings = settings
 
-    def begin_epoch(self, epoch: int, batches: Iterable[SiameseBatch], n_images: int) -> None:
-        """Prepare an epoch from the views that it will train on; gradients are off."""
+    def allocate(self, n_images: int) -> None:
+        """Make room for what is kept of each image, before training or its checkpoint."""
+
+    def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
+        """Prepare an epoch; gradients are off."""
 
     def forward(self, batch: SiameseBatch) -> dict[str, Tensor]:
         """Return the parts of the loss of one step; ``"loss"`` is the one that is differentiated."""
@@ -34,3 +62,18 @@ class Method(nn.Module):
     def cluster_use(self) -> Tensor:
         """Return how many pixels each cluster has had in this epoch, (K,) int64."""
         raise NotImplementedError(f"{type(self).__name__} is not trained")
+
+    def final_centers(self, points: Iterable[Tensor]) -> Tensor:
+        """Cluster a stream of embeddings of the unaugmented images into the run's classes, (K, D) float32.
+
+        Args:
+            points: (n, D) float32 each.
+
+        Raises:
+            TrainingError: there are fewer points than classes.
+        """
+        settings = self.settings
+        kmeans = KMeans(
+            settings.n_classes, seed=settings.seed, spherical=self.spherical, **settings.clustering.model_dump()
+        )
+        return kmeans.fit(points).centers_

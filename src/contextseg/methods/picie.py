@@ -19,7 +19,6 @@ absent.
 Shape legend: B images, D dimensions, h w cells, N = B h w, K clusters, V = 2 views.
 """
 
-from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from contextseg.clustering.kmeans import KMeans
 from contextseg.clustering.sampling import points_per_image, sample_cells
-from contextseg.methods.method import Method
+from contextseg.methods.method import Method, TrainingImages
 from contextseg.models.backbone import Backbone
 from contextseg.models.embedding import PixelEmbedding
 from contextseg.settings import Settings
@@ -45,21 +44,20 @@ class Picie(Method):
 
     def __init__(self, settings: Settings, *, load_start: bool = True) -> None:
         backbone = Backbone(settings.backbone, load_start=load_start)
-        super().__init__(PixelEmbedding(backbone, settings.picie.dim))
-        self.settings = settings
+        super().__init__(PixelEmbedding(backbone, settings.picie.dim), settings)
         n_classes = settings.n_classes
         self.register_buffer("centers_VKD", torch.zeros(2, n_classes, settings.picie.dim))
         self.register_buffer("class_weights_VK", torch.ones(2, n_classes))
         self.register_buffer("use_K", torch.zeros(n_classes, dtype=torch.int64))
 
-    def begin_epoch(self, epoch: int, batches: Iterable[SiameseBatch], n_images: int) -> None:
+    def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
         """Cluster the embeddings of each view, sampled evenly over all images."""
         self.use_K.zero_()
-        settings, per_image = self.settings, points_per_image(self.settings.clustering.max_points, n_images)
+        settings, per_image = self.settings, points_per_image(self.settings.clustering.max_points, images.n_images)
         kmeans = [
             KMeans(settings.n_classes, seed=settings.seed + epoch, **settings.clustering.model_dump()) for _ in range(2)
         ]
-        for batch in batches:
+        for batch in images.batches(epoch):
             for view, embedded_BDhw in enumerate(batch.embed(self.embedding)):
                 key = (settings.seed, f"cells-{view}", epoch)
                 kmeans[view].observe(sample_cells(embedded_BDhw, batch.indices, key, per_image))

@@ -38,7 +38,7 @@ class Backbone(nn.Module):
 
     def __init__(self, settings: BackboneSettings, *, load_start: bool = True) -> None:
         super().__init__()
-        self.net = _create(settings, pretrained=settings.pretrained and load_start)
+        self.net = create_net(settings, pretrained=settings.pretrained and load_start)
         if settings.weights is not None and load_start:
             load_weights(self.net, settings.weights)
         info = {level["reduction"]: (index, level["num_chs"]) for index, level in enumerate(self.net.feature_info)}
@@ -103,7 +103,12 @@ def load_weights(net: nn.Module, path: Path) -> None:
     net.load_state_dict(found, strict=False)
 
 
-def _create(settings: BackboneSettings, *, pretrained: bool) -> Any:
+def create_net(settings: BackboneSettings, *, pretrained: bool) -> Any:
+    """Return the bare timm network, without a classifier.
+
+    Raises:
+        SettingsError: timm has no network of that name or those options, or it gives no feature maps.
+    """
     if not timm.is_model(settings.name):
         near = timm.list_models(f"*{settings.name.split('_')[0]}*")[:5] or ["resnet18", "mobilenetv2_100"]
         raise SettingsError(f"backbone.name={settings.name}: timm has no such network; near names: {', '.join(near)}")

@@ -1,5 +1,8 @@
 """Pixel embeddings: image in, one vector for each cell of the stride-4 grid out.
 
+Every embedding takes the image and the coordinates of its cells in the uncropped image, (B, 2, h, w) float32 y and x in
+0-1; most do not look at the latter.
+
 Shape legend: B images, D dimensions, H W pixels, h w cells (h = H / 4).
 """
 
@@ -48,7 +51,7 @@ class PixelEmbedding(nn.Module):
         self.backbone = backbone
         self.decoder = TopDownDecoder(backbone.channels, dim)
 
-    def forward(self, image_B3HW: Tensor) -> Tensor:
+    def forward(self, image_B3HW: Tensor, _coordinates_B2hw: Tensor) -> Tensor:
         """Return (B, D, h, w) float32 unit vectors for RGB in 0-1."""
         return F.normalize(self.decoder(self.backbone(image_B3HW)).float(), dim=1)
 
@@ -66,7 +69,7 @@ class BackboneFeatures(nn.Module):
         self.backbone = backbone
         self.levels = [backbone.strides.index(stride) for stride in strides]
 
-    def forward(self, image_B3HW: Tensor) -> Tensor:
+    def forward(self, image_B3HW: Tensor, _coordinates_B2hw: Tensor) -> Tensor:
         """Return (B, D, h, w) float32 unit vectors for RGB in 0-1; D is the sum of the maps' channels."""
         maps = self.backbone(image_B3HW)
         size = maps[0].shape[-2:]
@@ -88,9 +91,7 @@ class LabPosition(nn.Module):
         super().__init__()
         self.position_weight = position_weight
 
-    def forward(self, image_B3HW: Tensor) -> Tensor:
+    def forward(self, image_B3HW: Tensor, coordinates_B2hw: Tensor) -> Tensor:
         """Return (B, 5, h, w) float32, not of unit length, for RGB in 0-1."""
         lab = F.avg_pool2d(kornia.color.rgb_to_lab(image_B3HW.float()) / 100, STRIDE_PX)
-        y, x = ((torch.arange(side, device=lab.device) + 0.5) / side for side in lab.shape[-2:])
-        position = torch.stack(torch.meshgrid(y, x, indexing="ij")) * self.position_weight
-        return torch.cat([lab, position.expand(len(lab), -1, -1, -1)], dim=1)
+        return torch.cat([lab, coordinates_B2hw * self.position_weight], dim=1)

@@ -16,7 +16,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 import contextseg
-from contextseg.clustering.kmeans import KMeans
 from contextseg.clustering.sampling import points_per_image, sample_cells
 from contextseg.colours import palette
 from contextseg.conventions import SIZE_MULTIPLE_PX
@@ -26,13 +25,16 @@ from contextseg.errors import RunError, TrainingError
 from contextseg.files import write_atomically
 from contextseg.methods import METHODS
 from contextseg.methods.method import Method
+from contextseg.models.input_convention import find_input_convention, is_stated
+from contextseg.randomness import keyed_rng
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
-from contextseg.training.images import SiameseSource, whole_images
+from contextseg.training.images import SiameseSource, to_tensor, whole_images
 from contextseg.training.loop import train
 from contextseg.training.precision import choose_precision
 from contextseg.training.progress import progress
 
+_INPUT_SAMPLE = 64  # images whose activations are compared with the weights' batch-norm statistics
 _SHOWN = 10  # files left out that are named on the screen; meta.json has them all
 
 
@@ -58,6 +60,8 @@ def fit(
         WeightsError: the starting weights do not fit the network.
     """
     console = console or Console(quiet=True)
+    if resume:
+        settings = _with_input_of(out, settings)
     run = _resumed(out, settings) if resume else None
     paths = list_images(images)
     run = run or RunFolder.create(out, settings)
@@ -77,6 +81,7 @@ def fit(
             f"{images}: {len(cache)} usable images cannot make {settings.n_classes} classes; "
             "add images or lower n_classes"
         )
+    settings = _input_resolved(run, cache, settings, console)
     meta = _meta(cache, settings)
     _same_data(run, meta)
     run.write_json("meta.json", meta)
@@ -112,17 +117,14 @@ def final_clusters(fabric: Fabric, method: Method, cache: ImageCache, settings: 
     method.eval()
 
     def points(advance: Any) -> Iterator[Tensor]:
-        for indices, images in whole_images(cache, settings.training.batch_size, fabric.device):
+        for indices, images, coordinates in whole_images(cache, settings.training.batch_size, fabric.device):
             with torch.no_grad(), fabric.autocast():
-                embedded = method.embedding(images.contiguous(memory_format=torch.channels_last))
+                embedded = method.embedding(images.contiguous(memory_format=torch.channels_last), coordinates)
             yield sample_cells(embedded, indices, (settings.seed, "final cells", 0), per_image)
             advance(len(indices))
 
-    kmeans = KMeans(
-        settings.n_classes, seed=settings.seed, spherical=method.spherical, **settings.clustering.model_dump()
-    )
     with progress(console, "final clusters", len(cache)) as advance:
-        return kmeans.fit(points(advance)).centers_
+        return method.final_centers(points(advance))
 
 
 def peak_memory_mib() -> float:
@@ -148,6 +150,38 @@ def _meta(cache: ImageCache, settings: Settings) -> dict[str, Any]:
     }
 
 
+def _input_resolved(run: RunFolder, cache: ImageCache, settings: Settings, console: Console) -> Settings:
+    """Fill in how the starting weights expect their input, where nobody says; the run keeps what was found."""
+    if settings.method == "lab" or is_stated(settings.backbone):
+        return settings
+    largest = max(cache.by_shape().values(), key=len)
+    sample = keyed_rng(settings.seed, "input").permutation(largest)[:_INPUT_SAMPLE].tolist()
+    images = torch.stack([to_tensor(cache[index], torch.device("cpu")) for index in sample]).float() / 255
+    found = find_input_convention(settings.backbone, images)
+    if found is None:
+        return settings
+    if found.misfit < found.own_misfit:
+        console.print(
+            f"{settings.backbone.weights}: its batch-norm statistics fit these images best with "
+            f"mean {found.settings.mean}, std {found.settings.std}"
+            f"{' and padding same' if found.settings.options.get('pad_type') else ''} "
+            f"(misfit {found.misfit:.2f}; {found.own_misfit:.2f} with timm's for this name), so these are used",
+            highlight=False,
+        )
+    settings = settings.model_copy(update={"backbone": found.settings})
+    run.write_settings(settings)
+    return settings
+
+
+def _with_input_of(out: Path, settings: Settings) -> Settings:
+    """Take the input that the run has found for its weights, where nobody says otherwise."""
+    before = RunFolder.open(out).settings().backbone
+    if is_stated(settings.backbone) or before.weights != settings.backbone.weights or not is_stated(before):
+        return settings
+    found = {"mean": before.mean, "std": before.std, "options": before.options}
+    return settings.model_copy(update={"backbone": settings.backbone.model_copy(update=found)})
+
+
 def _same_data(run: RunFolder, meta: dict[str, Any]) -> None:
     if run.checkpoint.exists() and (before := run.read_json("meta.json")["data"]) != meta["data"]:
         raise RunError(
@@ -166,7 +200,7 @@ def _resumed(out: Path, settings: Settings) -> RunFolder:
         raise RunError(f"{out}: the run was started with other settings ({changed}); resume with the same ones")
     if run.weights.exists() and run.settings() == settings:
         raise RunError(f"{out}: this run is finished; give more epochs or a new folder")
-    write_atomically(run.path / "settings.yaml", settings.to_yaml().encode())
+    run.write_settings(settings)
     return run
 
 

@@ -1,14 +1,16 @@
 """The images of a run as batches: siamese views in training, whole images for the final clusters."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from contextseg.conventions import STRIDE_PX
 from contextseg.data.cache import ImageCache
 from contextseg.randomness import keyed_rng
 from contextseg.settings import Settings
+from contextseg.views.geometry import whole_coordinates
 from contextseg.views.siamese import SiameseBatch, siamese_batch
 
 
@@ -31,7 +33,14 @@ class SiameseSource:
         self.device = device
         self.batch_size = min(settings.training.batch_size, len(cache))
         self.n_steps = len(cache) // self.batch_size
-        self.n_images = self.n_steps * self.batch_size
+        self.n_images = len(cache)
+
+    def whole(self, at_most: int | None = None) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Yield all images once, as `whole_images` does, or `at_most` of them, drawn at random."""
+        chosen = None
+        if at_most is not None:
+            chosen = set(keyed_rng(self.settings.seed, "some images").permutation(len(self.cache))[:at_most].tolist())
+        return whole_images(self.cache, self.batch_size, self.device, chosen)
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[SiameseBatch]:
         """Yield the batches of an epoch from a step on; the same ones at every call."""
@@ -42,12 +51,21 @@ class SiameseSource:
             yield siamese_batch(images, indices, seed=self.settings.seed, epoch=epoch, settings=self.settings.views)
 
 
-def whole_images(cache: ImageCache, batch_size: int, device: torch.device) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield (indices, float32 RGB in 0-1 (B, 3, H, W)) of all images once; a batch holds images of one size."""
-    for indices in cache.by_shape().values():
+def whole_images(
+    cache: ImageCache, batch_size: int, device: torch.device, chosen: Collection[int] | None = None
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Yield all images once, or those that are chosen, in batches of one size.
+
+    Yields:
+        indices, float32 RGB in 0-1 (B, 3, H, W), and the coordinates of their cells (B, 2, H / 4, W / 4).
+    """
+    for of_one_shape in cache.by_shape().values():
+        indices = [index for index in of_one_shape if chosen is None or index in chosen]
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
-            yield batch, torch.stack([to_tensor(cache[index], device) for index in batch]).float() / 255
+            images = torch.stack([to_tensor(cache[index], device) for index in batch]).float() / 255
+            height, width = (side // STRIDE_PX for side in images.shape[-2:])
+            yield batch, images, whole_coordinates(height, width).to(device).expand(len(batch), -1, -1, -1)
 
 
 def to_tensor(image_HW3: np.ndarray, device: torch.device) -> Tensor:

@@ -4,12 +4,14 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
+from torch import Tensor
 
 from contextseg.errors import TrainingError
 from contextseg.methods.method import Method
@@ -23,6 +25,9 @@ from contextseg.views.siamese import SiameseBatch
 
 LOW_CLUSTER_USE = 0.5
 """A run warns when the entropy of its cluster use, as a fraction of log K, falls under this: it is collapsing."""
+
+
+Batch = TypeVar("Batch")
 
 
 class InterruptedRunError(TrainingError):
@@ -51,6 +56,7 @@ def train(
         TrainingError: the loss is not finite, before it reaches the weights.
         InterruptedRunError: Ctrl-C or SIGTERM; the state has been saved.
     """
+    method.allocate(source.n_images)
     optimizer = torch.optim.Adam(method.parameters(), lr=settings.training.learning_rate)
     wrapped, wrapped_optimizer = fabric.setup(method, optimizer)
     wrapped.mark_forward_method("begin_epoch")
@@ -69,11 +75,14 @@ def train(
                 save(at)
                 torch.manual_seed(step_seed(settings.seed, at))
                 with torch.no_grad(), progress(console, f"{title} clustering", source.n_images) as advance:
-                    wrapped.begin_epoch(at.epoch, _until(stopped, source.batches(at.epoch), advance), source.n_images)
+                    wrapped.begin_epoch(at.epoch, _Watched(source, stopped, advance))
             first_step, began = at.step, time.perf_counter()
             saved = began
-            with progress(console, f"{title} training", source.n_images, at.step * source.batch_size) as advance:
-                for batch in _until(stopped, source.batches(at.epoch, at.step), advance):
+            n_trained, done = source.n_steps * source.batch_size, at.step * source.batch_size
+            with progress(console, f"{title} training", n_trained, done) as advance:
+                for batch in _until(
+                    stopped, source.batches(at.epoch, at.step), lambda batch: advance(len(batch.indices))
+                ):
                     torch.manual_seed(step_seed(settings.seed, at))
                     losses = wrapped(batch)
                     values = {name: value.detach().item() for name, value in losses.items()}
@@ -130,13 +139,29 @@ def _check_finite(loss: float, at: Position, names: list[str]) -> None:
         )
 
 
-def _until(stopped: threading.Event, batches: Iterable[SiameseBatch], advance: Advance) -> Iterator[SiameseBatch]:
+class _Watched:
+    """The images of a run, while progress is shown and the user may stop the run between two batches."""
+
+    def __init__(self, source: SiameseSource, stopped: threading.Event, advance: Advance) -> None:
+        self.source = source
+        self.stopped = stopped
+        self.advance = advance
+        self.n_images = source.n_images
+
+    def batches(self, epoch: int) -> Iterator[SiameseBatch]:
+        return _until(self.stopped, self.source.batches(epoch), lambda batch: self.advance(len(batch.indices)))
+
+    def whole(self, at_most: int | None = None) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        return _until(self.stopped, self.source.whole(at_most), lambda _: None)
+
+
+def _until(stopped: threading.Event, batches: Iterable[Batch], done: Callable[[Batch], None]) -> Iterator[Batch]:
     """Pass batches on and count them, until the user stops the run between two of them."""
     for batch in batches:
         if stopped.is_set():
             break
         yield batch
-        advance(len(batch.indices))
+        done(batch)
     if stopped.is_set():
         raise InterruptedRunError("stopped; the state is saved, and the same command with --resume goes on from here")
 

@@ -141,6 +141,11 @@ class GeometricView:
         return view.flip(axes) if axes else view
 
 
+def whole_coordinates(height: int, width: int) -> Tensor:
+    """Return where the cells of an uncropped grid lie, (2, height, width) float32: y and x in 0-1."""
+    return GeometricView((height, width), (0, 0, height, width), (height, width)).coordinates()
+
+
 def apply_views(views: Sequence[GeometricView], whole_BCHW: Tensor) -> Tensor:
     """Apply one view to each element of a batch; all views have the same size."""
     return torch.stack([view.apply(whole) for view, whole in zip(views, whole_BCHW, strict=True)])

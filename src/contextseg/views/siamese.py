@@ -8,7 +8,6 @@ Shape legend: B images, h w pixels of the square.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +20,12 @@ from contextseg.views.geometry import GeometricView, apply_views, draw_crop, dra
 from contextseg.views.photometric import apply_photometric, draw_photometric
 
 
-@dataclass(frozen=True)
 class SiameseBatch:
     """Two views of each image of a batch.
 
-    Attributes:
+    Not a dataclass: with half precision Fabric takes those apart to cast their tensors, and refuses frozen ones.
+
+    Args:
         first_B3hw: float32 RGB in 0-1: cropped, resized and flipped.
         second_B3hw: float32 RGB in 0-1: the whole square.
         frames: where the square lies in each image.
@@ -33,18 +33,34 @@ class SiameseBatch:
         indices: which images these are.
     """
 
-    first_B3hw: Tensor
-    second_B3hw: Tensor
-    frames: list[GeometricView]
-    crops: list[GeometricView]
-    indices: list[int]
+    def __init__(
+        self,
+        first_B3hw: Tensor,
+        second_B3hw: Tensor,
+        frames: list[GeometricView],
+        crops: list[GeometricView],
+        indices: list[int],
+    ) -> None:
+        self.first_B3hw = first_B3hw
+        self.second_B3hw = second_B3hw
+        self.frames = frames
+        self.crops = crops
+        self.indices = indices
 
     def embed(self, embedding: nn.Module) -> tuple[Tensor, Tensor]:
         """Return the unit embeddings of both views, (B, D, h / 4, w / 4) each, position by position the same points."""
-        first: Tensor = embedding(self.first_B3hw)
+        first: Tensor = embedding(self.first_B3hw, self.first_coordinates())
         # bilinear means of unit vectors are shorter than 1
-        second = F.normalize(apply_views(self.crops, embedding(self.second_B3hw)), dim=1)
+        whole = embedding(self.second_B3hw, self._coordinates(self.frames))
+        second = F.normalize(apply_views(self.crops, whole), dim=1)
         return first, second
+
+    def first_coordinates(self) -> Tensor:
+        """Return where the cells of the first view lie in the uncropped images, (B, 2, h / 4, w / 4) in 0-1."""
+        return self._coordinates([frame.then(crop) for frame, crop in zip(self.frames, self.crops, strict=True)])
+
+    def _coordinates(self, views: list[GeometricView]) -> Tensor:
+        return torch.stack([view.coordinates() for view in views]).to(self.first_B3hw.device)
 
 
 def siamese_batch(

@@ -1,0 +1,182 @@
+"""`context`: context-aware clustering of pixels, with Pyramid Semantic Guidance and the Context-Aware Embedding.
+
+After "Enhancing Unsupervised Semantic Segmentation Through Context-Aware Clustering" (IEEE TMM 2024), **reconstructed
+from its abstract**; ``docs/method.md`` keeps what is published apart from what is ours.
+
+Before the first epoch the places of all images are grouped by their holistic vectors (``guidance/``), and each group is
+a cluster whose centre is the mean embedding of its cells. A step: the two views of PiCIE; a pixel joins the cluster
+whose score is best when that of its holistic label has a bonus; cross-entropy within and across the views. The centres
+are moved with every batch (online clustering): after the start there is no pass over the images that does not train.
+
+Ours besides: several times more clusters than classes are learnt; at the end the embeddings are clustered afresh, and
+near clusters are merged into classes by the vote of several partitions (``clustering/consensus.py``).
+
+Shape legend: B images, C channels, D dimensions, g places per side, h w cells, N = B h w, K clusters.
+"""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from contextseg.clustering.consensus import consensus_centers
+from contextseg.clustering.kmeans import KMeans
+from contextseg.clustering.sampling import points_per_image, sample_cells
+from contextseg.guidance.holistic import holistic_vectors, labels_at
+from contextseg.methods.method import Method, TrainingImages
+from contextseg.models.backbone import Backbone
+from contextseg.models.context import ContextEmbedding, deep_features
+from contextseg.randomness import keyed_rng
+from contextseg.settings import Settings
+from contextseg.views.siamese import SiameseBatch
+
+_START_IMAGES = 128  # images that the start is clustered from
+_START_POINTS = 30_000  # vectors that the start is clustered from
+
+
+class Context(Method):
+    """Embedding, centres and the holistic labels that guide the pixels."""
+
+    trained: ClassVar[bool] = True
+    centers_KD: Tensor
+    use_K: Tensor
+    holistic_ngg: Tensor
+    embedding: ContextEmbedding
+
+    def __init__(self, settings: Settings, *, load_start: bool = True) -> None:
+        backbone = Backbone(settings.backbone, load_start=load_start)
+        super().__init__(ContextEmbedding(backbone, settings.context.embedding), settings)
+        n_clusters = settings.n_classes * settings.context.clusters_per_class
+        self.register_buffer("centers_KD", torch.zeros(n_clusters, settings.context.embedding.dim))
+        self.register_buffer("use_K", torch.zeros(n_clusters, dtype=torch.int64))
+
+    def allocate(self, n_images: int) -> None:
+        """Make room for the holistic labels, (n, g, g) int32."""
+        grid = self.settings.context.guidance.grid
+        empty = torch.zeros(n_images, grid, grid, dtype=torch.int32, device=self.centers_KD.device)
+        self.register_buffer("holistic_ngg", empty)
+
+    def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
+        """Before the first epoch: start the projection, the holistic labels and the centres.
+
+        Where the teacher is the student, labels and centres are made anew for each epoch.
+        """
+        self.use_K.zero_()
+        was_training = self.training
+        self.eval()
+        if epoch == 0:
+            self._start_projection(images)
+        if epoch == 0 or self._teacher_is_student():
+            if self.settings.context.guidance.strength:
+                self._group_places(epoch, images)
+            else:
+                self._start_centers(epoch, images)
+        self.train(was_training)
+
+    def forward(self, batch: SiameseBatch) -> dict[str, Tensor]:
+        """Return the loss and its parts: within the views and across them."""
+        embedded = batch.embed(self.embedding)
+        points = [view_BDhw.movedim(1, -1).flatten(0, -2) for view_BDhw in embedded]
+        with torch.autocast(points[0].device.type, enabled=False):  # half precision does not tell near centres apart
+            centers_KD = self.centers_KD.clone()  # moved below, before the backward pass
+            logits = [own_ND @ centers_KD.T / self.settings.context.temperature for own_ND in points]
+            labels = self._assign([own.detach() for own in logits], batch)
+            within, cross = (_cross_entropy(logits, targets) for targets in (labels, labels[::-1]))
+            self._move_centers(torch.cat(points).detach(), torch.cat(labels))
+        loss = (within + cross) / 2
+        return {"loss": loss, "within": within.detach(), "cross": cross.detach()}
+
+    def final_centers(self, points: Iterable[Tensor]) -> Tensor:
+        """Put several partitions of the first ``clustering.max_points`` embeddings to the vote, (K, D)."""
+        own, clustering = self.settings.context, self.settings.clustering
+        return consensus_centers(
+            torch.cat(list(points))[: clustering.max_points],
+            self.settings.n_classes,
+            clusters_per_class=own.clusters_per_class,
+            n_partitions=own.n_partitions,
+            seed=self.settings.seed,
+            max_iter=clustering.max_iter,
+        )
+
+    def cluster_use(self) -> Tensor:
+        """Return the pixels of each cluster in this epoch, both views together."""
+        return self.use_K
+
+    @torch.no_grad()
+    def _assign(self, logits: list[Tensor], batch: SiameseBatch) -> list[Tensor]:
+        """Return the cluster of each point, (N,) int64 for each view: the best when its holistic label has a say."""
+        strength = self.settings.context.guidance.strength
+        if strength:
+            holistic_N = labels_at(self.holistic_ngg, batch.indices, batch.first_coordinates()).flatten()
+            say_NK = strength * F.one_hot(holistic_N, len(self.centers_KD))
+            logits = [own_NK + say_NK for own_NK in logits]
+        labels = [own_NK.argmax(1) for own_NK in logits]
+        for label_N in labels:
+            self.use_K += torch.bincount(label_N, minlength=len(self.use_K))
+        return labels
+
+    @torch.no_grad()
+    def _move_centers(self, points_ND: Tensor, labels_N: Tensor) -> None:
+        """Move each centre towards the mean of its points, the more of them the further; unit length is kept."""
+        n_clusters = len(self.centers_KD)
+        one_hot_NK = F.one_hot(labels_N, n_clusters).float()
+        counts_K = one_hot_NK.sum(0)
+        means_KD = (one_hot_NK.T @ points_ND) / counts_K.clamp(min=1)[:, None]
+        even = len(points_ND) / n_clusters
+        rate_K = (1 - self.settings.context.center_momentum) * counts_K / (counts_K + even / 4)
+        self.centers_KD.copy_(F.normalize(torch.lerp(self.centers_KD, means_KD, rate_K[:, None]), dim=1))
+
+    def _teacher_is_student(self) -> bool:
+        teacher = self.settings.context.guidance.teacher
+        return teacher == "student" or (teacher == "auto" and self.settings.backbone.is_random())
+
+    def _start_projection(self, images: TrainingImages) -> None:
+        """Let the decoder begin as the leading axes of what the backbone says of the images."""
+        backbone, products_CC = self.embedding.backbone, torch.zeros((), dtype=torch.float64)
+        for _, pixels_B3HW, _ in images.whole(_START_IMAGES):
+            deep_NC = deep_features(backbone(pixels_B3HW), backbone.strides).movedim(1, -1).flatten(0, -2).double()
+            products_CC = products_CC + (deep_NC.T @ deep_NC).cpu()
+        self.embedding.start_from(products_CC)
+
+    def _group_places(self, epoch: int, images: TrainingImages) -> None:
+        """Give each place its holistic label, and each centre the mean embedding of the cells of one label."""
+        guidance = self.settings.context.guidance
+
+        def vectors(pixels_B3HW: Tensor) -> Tensor:
+            return holistic_vectors(self.embedding, pixels_B3HW, guidance.scales, guidance.grid)
+
+        some = ((vectors(pixels_B3HW), indices) for indices, pixels_B3HW, _ in images.whole(_START_IMAGES))
+        clusters = self._clustered(epoch, some, images.n_images)
+        sums_KD = torch.zeros_like(self.centers_KD)
+        for indices, pixels_B3HW, coordinates in images.whole():
+            vectors_BEgg = vectors(pixels_B3HW)
+            labels_N = clusters.predict(vectors_BEgg.movedim(1, -1).flatten(0, -2))
+            self.holistic_ngg[indices] = labels_N.view(-1, *vectors_BEgg.shape[-2:]).to(self.holistic_ngg.dtype)
+            points_ND = self.embedding(pixels_B3HW, coordinates).movedim(1, -1).flatten(0, -2)
+            cells_N = labels_at(self.holistic_ngg, indices, coordinates).flatten()
+            sums_KD += F.one_hot(cells_N, len(sums_KD)).float().T @ points_ND
+        self.centers_KD.copy_(F.normalize(sums_KD, dim=1))
+        if guidance.shuffled:
+            order = keyed_rng(self.settings.seed, "shuffled labels", epoch).permutation(self.holistic_ngg.numel())
+            self.holistic_ngg.copy_(self.holistic_ngg.flatten()[torch.from_numpy(order)].view_as(self.holistic_ngg))
+
+    def _start_centers(self, epoch: int, images: TrainingImages) -> None:
+        """Start the centres by k-means over the embeddings, without guidance."""
+        some = (
+            (self.embedding(pixels_B3HW, coordinates), indices)
+            for indices, pixels_B3HW, coordinates in images.whole(_START_IMAGES)
+        )
+        self.centers_KD.copy_(self._clustered(epoch, some, images.n_images).centers_)
+
+    def _clustered(self, epoch: int, maps: Iterable[tuple[Tensor, list[int]]], n_images: int) -> KMeans:
+        """Cluster a sample of the vectors of some images."""
+        seed, per_image = self.settings.seed, points_per_image(_START_POINTS, min(_START_IMAGES, n_images))
+        sampled = (sample_cells(map_BEhw, indices, (seed, "start", epoch), per_image) for map_BEhw, indices in maps)
+        return KMeans(len(self.centers_KD), seed=seed + epoch, n_restarts=1).fit(sampled)
+
+
+def _cross_entropy(logits: list[Tensor], labels: list[Tensor]) -> Tensor:
+    """Return the mean over the views of the cross-entropy with a label for each point."""
+    return torch.stack([F.cross_entropy(own, target) for own, target in zip(logits, labels, strict=True)]).mean()

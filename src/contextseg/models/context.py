@@ -1,0 +1,169 @@
+"""The Context-Aware Embedding (CAE): deep features, fused with global, geometric and appearance context.
+
+Published (abstract): a module that "fuses global features with low-level geometrical and appearance representations".
+Everything below is **our reconstruction**, and each part is a switch:
+
+1. *Projection*: the decoder starts as the leading principal components of the start's own deep features on the user's
+   images, and its finer levels at zero. So the first clusters are those of the start, not of random numbers.
+2. *Global*: the mean of the deepest map scales and shifts the features (FiLM), from 1 and 0 at the start.
+3. *Geometry*: y and x in the uncropped image, with Fourier pairs. *Appearance*: Lab colour and the gradient of L.
+4. *Context*: each cell takes up its neighbours that are close in space, in appearance and in feature.
+5. *Fuse*: e = norm(F' + W [context; appearance; geometry]), W zero at the start.
+
+Shape legend: B images, D dimensions, C channels, h w cells (h = H / 4).
+"""
+
+import math
+
+import kornia
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contextseg.conventions import STRIDE_PX
+from contextseg.models.backbone import Backbone
+from contextseg.models.embedding import TopDownDecoder
+from contextseg.settings import EmbeddingSettings
+
+_DEEP = (16, 32)  # strides of the maps whose principal components the decoder starts from
+_FOURIER = (1.0, 2.0, 4.0)  # half turns over the image
+_DILATIONS = (1, 2, 4)
+_APPEARANCE = 4  # channels of `_appearance`
+_GEOMETRY = 2 + 4 * len(_FOURIER)  # channels of `_fourier`
+
+
+def deep_features(maps: list[Tensor], strides: tuple[int, ...]) -> Tensor:
+    """Return the deep maps, each of unit length, joined at the finer one's stride: (B, C, h', w') float32."""
+    deep = [level.float() for level, stride in zip(maps, strides, strict=True) if stride in _DEEP]
+    size = deep[0].shape[-2:]
+    return torch.cat([_resize(F.normalize(level, dim=1), size) for level in deep], dim=1)
+
+
+class ContextEmbedding(nn.Module):
+    """Backbone, decoder and Context-Aware Embedding: unit-length embeddings.
+
+    Args:
+        backbone: gives the feature maps.
+        settings: which parts there are.
+    """
+
+    def __init__(self, backbone: Backbone, settings: EmbeddingSettings) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.settings = settings
+        self.decoder = TopDownDecoder(backbone.channels, settings.dim)
+        deepest, dim = backbone.channels[-1], settings.dim
+        self.film = nn.Linear(deepest, 2 * dim) if settings.global_context else None
+        low_level = _APPEARANCE * settings.appearance + _GEOMETRY * settings.geometry
+        self.low_level = nn.Conv2d(low_level, dim, 1) if low_level else None
+        self.context = BilateralContext(dim) if settings.bilateral else None
+        for layer in (self.film, self.low_level, self.context.expand if self.context is not None else None):
+            if layer is not None:  # so that the embedding starts as the plain decoder
+                for parameter in layer.parameters():
+                    nn.init.zeros_(parameter)
+
+    @torch.no_grad()
+    def start_from(self, products_CC: Tensor) -> None:
+        """Let the decoder begin as a projection of the deep features, and its finer levels at zero.
+
+        Args:
+            products_CC: float64, the sum of the products of `deep_features` with themselves; its leading axes are the
+                projection that keeps their cosines best.
+        """
+        axes_DC = torch.linalg.eigh(products_CC).eigenvectors.flip(1)[:, : self.settings.dim].T
+        offset = 0
+        for lateral, stride in zip(self.decoder.laterals, self.backbone.strides, strict=True):
+            assert isinstance(lateral, nn.Conv2d)
+            assert lateral.bias is not None
+            lateral.weight.zero_()
+            lateral.bias.zero_()
+            if stride in _DEEP:
+                axes = axes_DC[:, offset : offset + lateral.in_channels]
+                lateral.weight[: len(axes)] = axes[:, :, None, None].to(lateral.weight)
+                offset += lateral.in_channels
+
+    def forward(self, image_B3HW: Tensor, coordinates_B2hw: Tensor) -> Tensor:
+        """Return (B, D, h, w) float32 unit vectors for RGB in 0-1 and the cells' y and x in 0-1."""
+        if self.settings.shuffled:
+            places = torch.randperm(coordinates_B2hw[0, 0].numel(), device=coordinates_B2hw.device)
+            coordinates_B2hw = coordinates_B2hw.flatten(2)[..., places].view_as(coordinates_B2hw)
+        maps = [F.normalize(level.float(), dim=1) for level in self.backbone(image_B3HW)]
+        fused = features = self.decoder(maps)
+        if self.film is not None:
+            scale, shift = self.film(maps[-1].mean((2, 3)))[:, :, None, None].chunk(2, dim=1)
+            fused = features = torch.addcmul(shift, features, 1 + scale)
+        if self.low_level is not None:
+            fused = fused + self.low_level(self._low_level(image_B3HW, coordinates_B2hw))
+        if self.context is not None:
+            fused = fused + self.context(features, _appearance(image_B3HW))
+        return F.normalize(fused.float(), dim=1)
+
+    def _low_level(self, image_B3HW: Tensor, coordinates_B2hw: Tensor) -> Tensor:
+        parts = [_appearance(image_B3HW)] if self.settings.appearance else []
+        parts += [_fourier(coordinates_B2hw)] if self.settings.geometry else []
+        return torch.cat(parts, dim=1)
+
+
+class BilateralContext(nn.Module):
+    """Neighbours of each cell, weighed by their nearness in space, in appearance and in feature, at half resolution.
+
+    The weights are a softmax over the 3 x 3 neighbours at each of the dilations 1, 2 and 4 of minus half the squared
+    distances in space and in appearance, each over a learnt variance, plus the product of the features over a learnt
+    temperature. Features and values are a projection to few dimensions, which is what keeps it cheap.
+
+    Args:
+        dim: of the features.
+        inner: of the projection.
+    """
+
+    def __init__(self, dim: int, inner: int = 24) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(dim, inner, 1)
+        self.expand = nn.Conv2d(inner, dim, 1)
+        self.log_inverse_variance = nn.Parameter(torch.tensor([math.log(1 / 4**2), math.log(1 / 0.1**2)]))
+        self.log_inverse_temperature = nn.Parameter(torch.tensor(math.log(5.0)))
+
+    def forward(self, features_BDhw: Tensor, appearance_BChw: Tensor) -> Tensor:
+        """Return the weighed means of the neighbours, (B, D, h, w)."""
+        space, looks = self.log_inverse_variance.exp()
+        reduced_BEhw = self.reduce(F.avg_pool2d(features_BDhw, 2)).float()
+        looks_BChw = F.avg_pool2d(appearance_BChw, 2)
+        scores, neighbours = [], []
+        for dilation in _DILATIONS:
+            for dy in (-dilation, 0, dilation):
+                for dx in (-dilation, 0, dilation):
+                    if (dy, dx) == (0, 0):
+                        continue
+                    feature = _shift(reduced_BEhw, dy, dx)
+                    unlike = (_shift(looks_BChw, dy, dx) - looks_BChw).square().sum(1)
+                    like = (feature * reduced_BEhw).sum(1) * self.log_inverse_temperature.exp()
+                    scores.append(like - (space * (dy * dy + dx * dx) + looks * unlike) / 2)
+                    neighbours.append(feature)
+        weights = torch.stack(scores).softmax(0)
+        mean_BEhw = torch.stack([w[:, None] * n for w, n in zip(weights, neighbours, strict=True)]).sum(0)
+        return _resize(self.expand(mean_BEhw), features_BDhw.shape[-2:])
+
+
+def _shift(cells_BChw: Tensor, dy: int, dx: int) -> Tensor:
+    """Return the neighbour (dy, dx) away of each cell; beyond the edge the nearest cell stands in."""
+    height, width = cells_BChw.shape[-2:]
+    rows = (torch.arange(height, device=cells_BChw.device) + dy).clamp(0, height - 1)
+    columns = (torch.arange(width, device=cells_BChw.device) + dx).clamp(0, width - 1)
+    return cells_BChw[..., rows, :][..., columns]
+
+
+def _appearance(image_B3HW: Tensor) -> Tensor:
+    """Return Lab / 100 of each cell's mean colour, and the Sobel gradient of its L: (B, 4, h, w)."""
+    lab = kornia.color.rgb_to_lab(F.avg_pool2d(image_B3HW.float(), STRIDE_PX)) / 100
+    return torch.cat([lab, kornia.filters.sobel(lab[:, :1])], dim=1)
+
+
+def _fourier(coordinates_B2hw: Tensor) -> Tensor:
+    """Return y and x in -1 to 1 with the sines and cosines of their Fourier pairs: (B, 2 + 4 * pairs, h, w)."""
+    centred = 2 * coordinates_B2hw - 1
+    waves = [wave(math.pi * frequency * centred) for frequency in _FOURIER for wave in (torch.sin, torch.cos)]
+    return torch.cat([centred, *waves], dim=1)
+
+
+def _resize(cells: Tensor, size: tuple[int, ...]) -> Tensor:
+    return F.interpolate(cells, size=size, mode="bilinear", align_corners=False)

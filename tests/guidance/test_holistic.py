@@ -1,0 +1,57 @@
+"""Holistic vectors and the label of each cell."""
+
+import torch
+import torch.nn.functional as F
+
+from contextseg.guidance.holistic import holistic_vectors, labels_at
+from contextseg.views.geometry import GeometricView, whole_coordinates
+
+
+def colour_and_place(image: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
+    return F.normalize(torch.cat([F.avg_pool2d(image, 4), coordinates], dim=1), dim=1)
+
+
+def test_vectors_join_what_the_teacher_says_on_each_level() -> None:
+    image = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    found = holistic_vectors(colour_and_place, image, (1.0, 2.0), 5)
+    enlarged = F.interpolate(image, (128, 192), mode="bicubic", antialias=True).clamp(0, 1)
+    expected = [
+        F.interpolate(
+            colour_and_place(level, whole_coordinates(*size).expand(2, -1, -1, -1)),
+            (5, 5),
+            mode="bilinear",
+            antialias=True,
+        )
+        for level, size in ((image, (16, 24)), (enlarged, (32, 48)))
+    ]
+    torch.testing.assert_close(found, F.normalize(torch.cat(expected, dim=1), dim=1))
+
+
+def test_a_level_has_sides_that_the_network_takes() -> None:
+    sizes = []
+
+    def teacher(image: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
+        sizes.append((tuple(image.shape[-2:]), tuple(coordinates.shape)))
+        return colour_and_place(image, coordinates)
+
+    holistic_vectors(teacher, torch.rand(1, 3, 64, 96), (0.7, 0.1, 1.5), 3)
+    # 64 x 96 times 0.7 is 44.8 x 67.2, and the nearest multiples of 32 are 32 and 64; no side is under 32
+    assert sizes == [
+        ((32, 64), (1, 2, 8, 16)),
+        ((32, 32), (1, 2, 8, 8)),
+        ((96, 128), (1, 2, 24, 32)),  # 144 lies between 128 and 160; Python rounds 4.5 to the even 4
+    ]
+
+
+def test_a_cell_has_the_label_of_its_place() -> None:
+    labels = torch.arange(2 * 2 * 2).view(2, 2, 2)
+    # a grid of 3 x 4 cells: centres at y = 1/6, 3/6, 5/6 and x = 1/8, 3/8, 5/8, 7/8; 3/6 falls into the second row
+    found = labels_at(labels, [1], whole_coordinates(3, 4)[None])
+    assert found.tolist() == [[[4, 4, 5, 5], [6, 6, 7, 7], [6, 6, 7, 7]]]
+
+
+def test_labels_follow_a_crop_and_a_flip() -> None:
+    labels = torch.randint(9, (1, 7, 7), generator=torch.Generator().manual_seed(0))
+    view = GeometricView((14, 21), (2, 3, 8, 10), (8, 10), flip_x=True)
+    whole = labels_at(labels, [0], whole_coordinates(14, 21)[None])
+    assert torch.equal(labels_at(labels, [0], view.coordinates()[None]), view.apply(whole, "nearest"))

@@ -1,0 +1,168 @@
+"""Context-aware clustering: labels, losses and centres by hand, and what each switch does."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from contextseg.methods.context import Context
+from contextseg.settings import make_settings
+from contextseg.views.geometry import GeometricView, whole_coordinates
+from contextseg.views.siamese import SiameseBatch, siamese_batch
+
+
+def context(n_images: int = 6, **own: object) -> Context:
+    values = {
+        "n_classes": 2,
+        "method": "context",
+        "data": {"image_px": 32},
+        "views": {"frame_px": 32},
+        "backbone": {"name": "test_resnet"},
+        "context": {"clusters_per_class": 2, "embedding": {"dim": 8}, **own},
+    }
+    torch.manual_seed(0)
+    method = Context(make_settings(values))
+    method.allocate(n_images)
+    return method
+
+
+class Images:
+    """Six images of two looks: each half of an image is bright stripes or dark."""
+
+    n_images = 6
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        stripes = np.tile(np.repeat([40, 255], 2), 16)[:, None].repeat(32, 1)
+        pictures = []
+        for _ in range(self.n_images):
+            half = np.concatenate([stripes[:32], np.full((32, 32), 90)], axis=1)
+            noisy = half[:, ::-1] if rng.random() < 0.5 else half
+            pictures.append(np.clip(noisy + rng.normal(0, 5, (3, 32, 64)), 0, 255).astype(np.uint8))
+        self.images = [torch.from_numpy(picture) for picture in pictures]
+
+    def batches(self, epoch: int):
+        for indices in ([0, 1, 2], [3, 4, 5]):
+            settings = make_settings({"n_classes": 2}).views.model_copy(update={"frame_px": 32})
+            yield siamese_batch([self.images[i] for i in indices], indices, seed=0, epoch=epoch, settings=settings)
+
+    def whole(self, at_most: int | None = None):
+        chosen = list(range(self.n_images))[:at_most]
+        images = torch.stack([self.images[index] for index in chosen]).float() / 255
+        yield chosen, images, whole_coordinates(8, 16).expand(len(chosen), -1, -1, -1)
+
+
+class Given(nn.Module):
+    """The first call gives the first view's embedding, the second the other's."""
+
+    def __init__(self, *views: torch.Tensor) -> None:
+        super().__init__()
+        self.views = list(views)
+
+    def forward(self, _image: torch.Tensor, _coordinates: torch.Tensor) -> torch.Tensor:
+        return self.views.pop(0)
+
+
+def on_circle(*degrees: float) -> torch.Tensor:
+    angle = torch.deg2rad(torch.tensor(degrees))
+    return F.pad(torch.stack([angle.cos(), angle.sin()], dim=1), (0, 6))
+
+
+def one_row(index: int, n_cells: int) -> SiameseBatch:
+    whole = GeometricView((1, n_cells), (0, 0, 1, n_cells), (1, n_cells))
+    image = torch.zeros(1, 3, 4, 4 * n_cells)
+    return SiameseBatch(image, image, [whole], [whole], [index])
+
+
+def test_labels_and_loss_by_hand() -> None:
+    method = context(guidance={"strength": 0}, temperature=0.5)
+    method.centers_KD.copy_(on_circle(0, 90, 180, 270))
+    first, second = on_circle(10, 80), on_circle(30, 60)
+    method.embedding = Given(*(view.T[None, :, None] for view in (first, second)))
+    found = method(one_row(0, 2))
+    centers = on_circle(0, 90, 180, 270)
+    labels = torch.tensor([0, 1])  # of both views
+    within = (F.cross_entropy(2 * first @ centers.T, labels) + F.cross_entropy(2 * second @ centers.T, labels)) / 2
+    torch.testing.assert_close(found["within"], within)
+    torch.testing.assert_close(found["cross"], within)  # the views agree
+    torch.testing.assert_close(found["loss"], within)
+    assert method.cluster_use().tolist() == [2, 2, 0, 0]
+
+
+def test_a_holistic_label_wins_where_the_scores_are_near() -> None:
+    # 40 degrees: cos 40 = .766 for cluster 0, cos 50 = .643 for cluster 1, over 0.5: they differ by 0.246
+    # 10 degrees: cos 10 = .985, cos 80 = .174, over 0.5: they differ by 1.622
+    labels = {}
+    for strength in (0.0, 0.2, 1.0, 2.0):
+        method = context(guidance={"strength": strength, "grid": 2}, temperature=0.5)
+        method.centers_KD.copy_(on_circle(0, 90, 180, 270))
+        method.holistic_ngg[3] = 1
+        view = on_circle(40, 10).T[None, :, None]
+        method.embedding = Given(view, view)
+        method(one_row(3, 2))
+        labels[strength] = method.cluster_use().tolist()
+    assert labels == {0.0: [4, 0, 0, 0], 0.2: [4, 0, 0, 0], 1.0: [2, 2, 0, 0], 2.0: [0, 4, 0, 0]}
+
+
+def test_centers_move_towards_their_points_and_stay_unit() -> None:
+    method = context(guidance={"strength": 0}, center_momentum=0.9)
+    method.centers_KD.copy_(on_circle(0, 90, 180, 270))
+    view = on_circle(20, 20, 20, 100).T[None, :, None]
+    method.embedding = Given(view, view)
+    method(one_row(0, 4))
+    # 8 points: 6 of cluster 0 and 2 of cluster 1; 8 / 4 = 2 is even. Rates: .1 * 6 / (6 + .5) and .1 * 2 / (2 + .5)
+    for cluster, (begin, at, rate) in enumerate([(0, 20, 0.1 * 6 / 6.5), (90, 100, 0.1 * 2 / 2.5)]):
+        expected = F.normalize(torch.lerp(on_circle(begin), on_circle(at), rate), dim=1)[0]
+        torch.testing.assert_close(method.centers_KD[cluster], expected)
+    torch.testing.assert_close(method.centers_KD[2:], on_circle(180, 270))
+
+
+@pytest.mark.parametrize("strength", [0.0, 3.0])
+@torch.no_grad()
+def test_the_start_finds_the_two_looks(strength: float) -> None:
+    method, images = context(guidance={"strength": strength, "grid": 8, "scales": [1, 2]}), Images()
+    method.begin_epoch(0, images)
+    torch.testing.assert_close(method.centers_KD.norm(dim=1), torch.ones(4))
+    assert method.holistic_ngg.any() == bool(strength)
+    method.eval()
+    _, pixels, coordinates = next(iter(images.whole()))
+    clusters = (method.embedding(pixels, coordinates).movedim(1, -1) @ method.centers_KD.T).argmax(-1)
+    striped = pixels.var(dim=2).mean(1) > 0.02  # (B, W)
+    left = striped[:, :8].all(1)
+    sides = torch.stack([clusters[:, 3, 2], clusters[:, 3, 13]], dim=1)
+    of_stripes = sides[torch.arange(6), (~left).long()]
+    of_plain = sides[torch.arange(6), left.long()]
+    assert not set(of_stripes.tolist()) & set(of_plain.tolist())
+
+
+@torch.no_grad()
+def test_labels_are_made_anew_where_the_teacher_is_the_student() -> None:
+    for teacher, anew in (("start", False), ("student", True), ("auto", True)):  # the start is random here
+        method, images = context(guidance={"teacher": teacher, "grid": 4}), Images()
+        method.begin_epoch(0, images)
+        for parameter in method.embedding.decoder.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+        centers = method.centers_KD.clone()
+        method.begin_epoch(1, images)
+        assert torch.equal(method.centers_KD, centers) != anew, teacher
+
+
+@torch.no_grad()
+def test_shuffling_keeps_the_labels_and_breaks_their_places() -> None:
+    methods = [context(guidance={"grid": 6, "shuffled": shuffled}) for shuffled in (False, True)]
+    for method in methods:
+        method.begin_epoch(0, Images())
+    plain, shuffled = (method.holistic_ngg for method in methods)
+    assert torch.equal(plain.flatten().sort().values, shuffled.flatten().sort().values)
+    assert (plain != shuffled).float().mean() > 0.2
+    torch.testing.assert_close(methods[0].centers_KD, methods[1].centers_KD)
+
+
+@torch.no_grad()
+def test_final_classes_are_as_many_as_asked_for() -> None:
+    method = context()
+    points = F.normalize(torch.randn(200, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    centers = method.final_centers([points[:90], points[90:]])
+    assert centers.shape == (2, 8)
+    torch.testing.assert_close(centers, method.final_centers([points]))

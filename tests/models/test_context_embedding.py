@@ -1,0 +1,116 @@
+"""The Context-Aware Embedding: its start, its parts, and what each looks at."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from contextseg.models.backbone import Backbone
+from contextseg.models.context import BilateralContext, ContextEmbedding, deep_features
+from contextseg.settings import BackboneSettings, EmbeddingSettings
+from contextseg.views.geometry import whole_coordinates
+
+PARTS = ("global_context", "geometry", "appearance", "bilateral")
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    torch.manual_seed(0)
+    return Backbone(BackboneSettings(name="test_resnet")).eval()
+
+
+@pytest.fixture(scope="module")
+def image() -> torch.Tensor:
+    return torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+
+
+def embedding_with(backbone: Backbone, *parts: str) -> ContextEmbedding:
+    torch.manual_seed(2)
+    settings = EmbeddingSettings(dim=24, **{part: part in parts for part in PARTS})
+    return ContextEmbedding(backbone, settings).eval()
+
+
+def coordinates(image: torch.Tensor) -> torch.Tensor:
+    return whole_coordinates(image.shape[-2] // 4, image.shape[-1] // 4).expand(len(image), -1, -1, -1)
+
+
+@pytest.mark.parametrize("parts", [parts for n in range(5) for parts in itertools.combinations(PARTS, n)])
+@torch.no_grad()
+def test_every_part_starts_without_effect(backbone: Backbone, image: torch.Tensor, parts: tuple[str, ...]) -> None:
+    plain, own = embedding_with(backbone), embedding_with(backbone, *parts)
+    own.load_state_dict(plain.state_dict(), strict=False)
+    found = own(image, coordinates(image))
+    assert found.shape == (2, 24, 16, 24)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(2, 16, 24))
+    torch.testing.assert_close(found, plain(image, coordinates(image)))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_is_learnt_and_changes_the_embedding(backbone: Backbone, image: torch.Tensor, part: str) -> None:
+    own = embedding_with(backbone, part)
+    optimizer = torch.optim.SGD([p for n, p in own.named_parameters() if not n.startswith(("backbone", "dec"))], 1.0)
+    before = own(image, coordinates(image))
+    target = F.normalize(torch.randn(before.shape, generator=torch.Generator().manual_seed(0)), dim=1)
+    losses = []
+    for _ in range(2):  # where the last layer starts at zero, the first step reaches that layer alone
+        loss = -(own(image, coordinates(image)) * target).sum(1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach().item())
+    after = own(image, coordinates(image))
+    assert not torch.allclose(before, after, atol=1e-4)
+    assert losses[1] < losses[0]
+
+
+@torch.no_grad()
+def test_only_geometry_looks_at_the_coordinates(backbone: Backbone, image: torch.Tensor) -> None:
+    for parts, differs in (({"geometry"}, True), (set(PARTS) - {"geometry"}, False)):
+        own = embedding_with(backbone, *parts)
+        for name, parameter in own.named_parameters():
+            if not name.startswith("backbone"):
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)) / 5)
+        at_home, elsewhere = (own(image, where) for where in (coordinates(image), coordinates(image).flip(-1)))
+        assert torch.allclose(at_home, elsewhere, atol=1e-5) != differs
+
+
+@torch.no_grad()
+def test_the_decoder_starts_as_the_leading_axes_of_the_deep_features(backbone: Backbone, image: torch.Tensor) -> None:
+    own = embedding_with(backbone)
+    points = deep_features(backbone(image), backbone.strides).movedim(1, -1).flatten(0, -2).double()
+    products = points.T @ points
+    own.start_from(products)
+    fine, middle, *deep = (lateral.weight[:, :, 0, 0] for lateral in own.decoder.laterals)
+    assert not fine.any()
+    assert not middle.any()
+    axes = torch.cat(deep, dim=1).double()
+    torch.testing.assert_close(axes @ axes.T, torch.eye(24, dtype=torch.float64), atol=1e-5, rtol=0)
+    kept = torch.trace(axes @ products @ axes.T)  # of all projections, this one keeps most: the largest eigenvalues
+    torch.testing.assert_close(kept, torch.linalg.eigvalsh(products)[-24:].sum(), atol=0, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_context_is_the_weighed_mean_of_the_neighbours() -> None:
+    torch.manual_seed(0)
+    context = BilateralContext(6, inner=3)
+    features, looks = torch.randn(1, 6, 12, 20), torch.rand(1, 4, 12, 20)
+    reduced, small = context.reduce(F.avg_pool2d(features, 2))[0], F.avg_pool2d(looks, 2)[0]
+    space, appearance = context.log_inverse_variance.exp().tolist()
+    sharpness = float(context.log_inverse_temperature.exp())
+    expected = torch.zeros(3, 6, 10)
+    for y in range(6):
+        for x in range(10):
+            scores, values = [], []
+            for dilation in (1, 2, 4):
+                for dy, dx in itertools.product((-dilation, 0, dilation), repeat=2):
+                    if dy == dx == 0:
+                        continue
+                    at = (slice(None), min(max(y + dy, 0), 5), min(max(x + dx, 0), 9))
+                    unlike = (small[at] - small[:, y, x]).square().sum()
+                    like = reduced[at] @ reduced[:, y, x]
+                    scores.append(sharpness * like - (space * (dy * dy + dx * dx) + appearance * unlike) / 2)
+                    values.append(reduced[at])
+            expected[:, y, x] = torch.stack(scores).softmax(0) @ torch.stack(values)
+    resized = F.interpolate(context.expand(expected[None]), (12, 20), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(context(features, looks), resized, atol=1e-5, rtol=1e-4)
