@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 from contextseg import verbs
+from contextseg.run_folder import RunFolder
 from contextseg.settings import load_settings, make_settings, override
 
 ROOT = Path(__file__).parents[1]
@@ -130,9 +131,7 @@ def results(out: Path, row: str, name: str, seeds: int) -> Iterator[tuple[dict[s
     for seed in range(seeds):
         folder = run_folder(out, row, name, seed)
         if (folder / "scores.json").exists():
-            metrics = folder / "metrics.jsonl"
-            lines = metrics.read_text().splitlines() if metrics.exists() else []
-            yield json.loads((folder / "scores.json").read_text()), [json.loads(line) for line in lines]
+            yield json.loads((folder / "scores.json").read_text()), RunFolder(folder).metrics()
 
 
 def mean_std(values: list[float]) -> str:

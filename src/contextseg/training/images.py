@@ -64,6 +64,7 @@ def whole_images(
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
             images = torch.stack([to_tensor(cache[index], device) for index in batch]).float() / 255
+            images = images.contiguous(memory_format=torch.channels_last)
             height, width = (side // STRIDE_PX for side in images.shape[-2:])
             yield batch, images, whole_coordinates(height, width).to(device).expand(len(batch), -1, -1, -1)
 
