@@ -25,10 +25,21 @@ from contextseg.settings import load_settings, make_settings, override
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("CONTEXTSEG_DATA", ROOT.parent / "shared"))
 SETS = {"camvid": 11, "msrc21": 21}
-STARTS = {
-    "imagenet": ("mobilenetv2_100", "weights/mobilenetv2_100_imagenet_supervised.safetensors", "ImageNet, supervised"),
-    "densenet": ("densenet169", "weights/densenet169_imagenet_supervised.safetensors", "ImageNet, supervised"),
-    "random": ("mobilenetv2_100", None, "random"),
+STARTS: dict[str, dict[str, Any]] = {
+    "imagenet": {
+        "name": "mobilenetv2_100",
+        "weights": "weights/mobilenetv2_100_imagenet_supervised.safetensors",
+        "start": "ImageNet, supervised",
+        "mean": [0.5, 0.5, 0.5],  # as the batch-norm statistics tell too, if left out; stated here to save the time
+        "std": [0.5, 0.5, 0.5],
+        "options": {"pad_type": "same"},
+    },
+    "densenet": {
+        "name": "densenet169",
+        "weights": "weights/densenet169_imagenet_supervised.safetensors",
+        "start": "ImageNet, supervised",
+    },
+    "random": {"name": "mobilenetv2_100"},
 }
 NO_PSG = ["context.guidance.strength=0"]
 CAE_PARTS = ("global_context", "geometry", "appearance", "bilateral")
@@ -96,11 +107,13 @@ def run(out: Path, data: Path, row: str, name: str, seed: int, start: str, assig
     console.print(f"{name}, {row}, seed {seed}")
     recipe, own = ROWS[row]
     values = load_settings(ROOT / "recipes" / f"{recipe}.yaml") if recipe else {}
-    backbone, weights, words = STARTS[start]
+    backbone = dict(STARTS[start])
+    if "weights" in backbone:
+        backbone["weights"] = str(data / backbone["weights"])
     values |= {
         "n_classes": SETS[name],
         "seed": seed,
-        "backbone": {"name": backbone, "weights": str(data / weights) if weights else None, "start": words},
+        "backbone": backbone,
     }
     if not (folder / "weights.safetensors").exists():
         settings, images = make_settings(override(values, [*own, *assignments])), data / "data" / name / "images"

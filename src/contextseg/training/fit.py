@@ -34,7 +34,7 @@ from contextseg.training.loop import train
 from contextseg.training.precision import choose_precision
 from contextseg.training.progress import progress
 
-_INPUT_SAMPLE = 64  # images whose activations are compared with the weights' batch-norm statistics
+_INPUT_SAMPLE = 16  # images whose activations are compared with the weights' batch-norm statistics
 _SHOWN = 10  # files left out that are named on the screen; meta.json has them all
 
 
