@@ -91,8 +91,13 @@ class Context(Method):
     def final_centers(self, points: Iterable[Tensor]) -> Tensor:
         """Put several partitions of the first ``clustering.max_points`` embeddings to the vote, (K, D)."""
         own, clustering = self.settings.context, self.settings.clustering
+        held: list[Tensor] = []
+        for batch in points:
+            held.append(batch)
+            if sum(map(len, held)) >= clustering.max_points:
+                break
         return consensus_centers(
-            torch.cat(list(points))[: clustering.max_points],
+            torch.cat(held)[: clustering.max_points],
             self.settings.n_classes,
             clusters_per_class=own.clusters_per_class,
             n_partitions=own.n_partitions,
