@@ -21,7 +21,7 @@ def run(*arguments: object, status: int = 0) -> str:
 
 
 def test_fit_predict_evaluate(scenes: Path, tmp_path: Path) -> None:
-    tiny = ["--set", "training.batch_size=4", "--set", "context.embedding.dim=16", "--backbone", "test_resnet"]
+    tiny = ["--set", "training.batch_size=4", "--set", "picie.dim=16", "--backbone", "test_resnet"]
     config = tmp_path / "config.yaml"
     config.write_text("method: lab\nseed: 3\n")
     out = tmp_path / "run"
