@@ -32,7 +32,8 @@ def main() -> None:
         scenes, run = Path(folder) / "scenes", Path(folder) / "run"
         write_scenes(scenes, 120, seed=0)
         values = {"n_classes": len(CLASSES), "data": {"image_px": 128}, "views": VIEWS, **SCHEDULE}
-        verbs.fit(scenes, run, make_settings(values))
+        settings = make_settings(values)
+        verbs.fit(scenes, run, settings)
         predictor = Predictor.load(verbs.RunFolder.open(run))
         state = load_file(run / "checkpoint.safetensors")
         holistic_ngg = next(value for name, value in state.items() if name.endswith("holistic_ngg"))
@@ -44,9 +45,10 @@ def main() -> None:
             pixels = torch.from_numpy(image).movedim(-1, 0)[None].float() / 255
             coordinates = whole_coordinates(image.shape[0] // 4, image.shape[1] // 4)[None]
             with torch.inference_mode():
-                scores_hwK = predictor.embedding(pixels, coordinates)[0].movedim(0, -1) @ centers_KD.T / 0.1
-            labels = enlarged(holistic_ngg[index].numpy(), scores_hwK.shape[:2])
-            joined = scores_hwK.numpy() + 3 * np.eye(len(centers_KD))[labels]
+                cosines_hwK = predictor.embedding(pixels, coordinates)[0].movedim(0, -1) @ centers_KD.T
+            labels = enlarged(holistic_ngg[index].numpy(), cosines_hwK.shape[:2])
+            say_hwK = settings.context.guidance.strength * np.eye(len(centers_KD))[labels]
+            joined = cosines_hwK.numpy() / settings.context.temperature + say_hwK
             maps = (colourise(enlarged(cells, image.shape[:2]), colours) for cells in (labels, joined.argmax(-1)))
             rows.append([image, *maps, colourise(predictor.predict(image).clusters, few)])
     headings = ["image", "holistic labels of its places", "cluster that a pixel joins", "classes"]

@@ -92,16 +92,14 @@ class ContextEmbedding(nn.Module):
         if self.film is not None:
             scale, shift = self.film(maps[-1].mean((2, 3)))[:, :, None, None].chunk(2, dim=1)
             fused = features = torch.addcmul(shift, features, 1 + scale)
+        parts = self.settings
+        looks_BChw = _appearance(image_B3HW) if parts.appearance or parts.bilateral else None
+        low_level = (looks_BChw if parts.appearance else None, _fourier(coordinates_B2hw) if parts.geometry else None)
         if self.low_level is not None:
-            fused = fused + self.low_level(self._low_level(image_B3HW, coordinates_B2hw))
+            fused = fused + self.low_level(torch.cat([cells for cells in low_level if cells is not None], dim=1))
         if self.context is not None:
-            fused = fused + self.context(features, _appearance(image_B3HW))
+            fused = fused + self.context(features, looks_BChw)
         return F.normalize(fused.float(), dim=1)
-
-    def _low_level(self, image_B3HW: Tensor, coordinates_B2hw: Tensor) -> Tensor:
-        parts = [_appearance(image_B3HW)] if self.settings.appearance else []
-        parts += [_fourier(coordinates_B2hw)] if self.settings.geometry else []
-        return torch.cat(parts, dim=1)
 
 
 class BilateralContext(nn.Module):
