@@ -1,7 +1,7 @@
 """Draws docs/method.png from generated scenes: python docs/method_figure.py. No download is needed.
 
 From left to right: the image, its places by their holistic label, the cluster that each pixel joins under guidance,
-and the final classes, for a short run from random weights.
+and what is predicted, for a short run from random weights.
 """
 
 from pathlib import Path
@@ -38,7 +38,7 @@ def main() -> None:
         state = load_file(run / "checkpoint.safetensors")
         holistic_ngg = next(value for name, value in state.items() if name.endswith("holistic_ngg"))
         centers_KD = next(value for name, value in state.items() if name.endswith("centers_KD"))
-        colours, few = palette(len(centers_KD)), palette(len(CLASSES))
+        colours = palette(len(CLASSES))
         rows = []
         for index, item in enumerate(open_labelled(scenes).items[:N_SHOWN]):
             image = read_image(item.image)
@@ -50,8 +50,8 @@ def main() -> None:
             say_hwK = settings.context.guidance.strength * np.eye(len(centers_KD))[labels]
             joined = cosines_hwK.numpy() / settings.context.temperature + say_hwK
             maps = (colourise(enlarged(cells, image.shape[:2]), colours) for cells in (labels, joined.argmax(-1)))
-            rows.append([image, *maps, colourise(predictor.predict(image).clusters, few)])
-    headings = ["image", "holistic labels of its places", "cluster that a pixel joins", "classes"]
+            rows.append([image, *maps, colourise(predictor.predict(image).clusters, colours)])
+    headings = ["image", "holistic labels of its places", "class that a pixel joins", "predicted"]
     contact_sheet(rows, headings, Path(__file__).with_name("method.png"))
 
 

@@ -179,10 +179,13 @@ class ContextSettings(Section):
     """Context-aware clustering: PSG and CAE, as reconstructed."""
 
     temperature: float = Field(0.1, gt=0, description="divides the cosine scores in the loss")
-    clusters_per_class: int = Field(
-        4, ge=1, description="clusters that are learnt for each class; at the end near ones are merged into classes"
+    clusters_per_class: int | None = Field(
+        None,
+        ge=1,
+        description="clusters for each class that places are grouped into, before near ones are merged; by default 4, "
+        "and 1 where the teacher is the student, whose distances mean little at first",
     )
-    n_partitions: int = Field(8, ge=1, description="final clusterings that are put to the vote")
+    n_partitions: int = Field(16, ge=1, description="groupings of the places that are put to the vote")
     center_momentum: float = Field(
         0.95, ge=0, lt=1, description="how much of the centres a step keeps; they are moved with each batch"
     )

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contextseg.clustering.consensus import consensus_centers, merge_clusters, vote
+from contextseg.clustering.consensus import Consensus, match, merge_clusters
+from contextseg.clustering.kmeans import KMeans
 from contextseg.errors import TrainingError
 
 
@@ -30,28 +31,37 @@ def test_fewer_clusters_than_classes() -> None:
         merge_clusters(on_circle(0, 90), 3)
 
 
-def test_votes_are_counted_after_matching() -> None:
-    # the second partition is the first with its classes renamed; the third differs in one point
-    first = torch.tensor([0, 0, 0, 1, 1, 2, 2])
-    second = torch.tensor([2, 2, 2, 0, 0, 1, 1])
-    third = torch.tensor([0, 0, 1, 1, 1, 2, 2])
-    assert vote([third, first, second], 3).tolist() == first.tolist()
-
-
-def test_a_class_without_votes_keeps_its_points() -> None:
-    # with the first as the reference, the others outvote class 1 at its only point
-    first, other = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 0, 0])
-    labels = vote([first, other, other], 2)
-    assert set(labels.tolist()) <= {0, 1}
-    assert labels[:3].unique().tolist() == [0]
+def test_classes_are_matched_so_that_most_points_agree() -> None:
+    # two of class 0 are class 2 of the reference and one is class 1; class 1 is 0, and class 2 is 1 once
+    reference, partition = torch.tensor([2, 2, 1, 0, 0, 1]), torch.tensor([0, 0, 0, 1, 1, 2])
+    names, n_agree = match(reference, partition, 3)
+    assert names.tolist() == [2, 0, 1]
+    assert n_agree == 5
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.permutations(range(4)))
 @settings(deadline=None)
-def test_renaming_the_classes_of_a_partition_changes_nothing(labels: list[int], names: list[int]) -> None:
+def test_a_renamed_partition_is_matched_back(labels: list[int], renaming: list[int]) -> None:
     partition = torch.tensor(labels)
-    renamed = torch.tensor(names)[partition]
-    assert torch.equal(vote([partition, renamed, renamed], 4) == partition, torch.ones(len(labels), dtype=torch.bool))
+    names, n_agree = match(partition, torch.tensor(renaming)[partition], 4)
+    assert n_agree == len(labels)
+    assert torch.equal(names[torch.tensor(renaming)[partition]], partition)
+
+
+def partition(*classes: int) -> tuple[KMeans, torch.Tensor]:
+    """Four clusters at 0, 90, 180 and 270 degrees, and the class of each."""
+    kmeans = KMeans(4)
+    kmeans.centers_ = on_circle(0, 90, 180, 270)
+    return kmeans, torch.tensor(classes)
+
+
+def test_each_point_takes_the_class_that_most_partitions_give_it() -> None:
+    consensus = Consensus(3, clusters_per_class=2, n_partitions=3)
+    consensus.partitions_ = [partition(0, 1, 2, 2), partition(0, 1, 1, 2), partition(1, 1, 2, 0)]
+    # votes: 0, 0, 1 at 0 degrees; 1, 1, 1 at 90; 2, 1, 2 at 180; 2, 2, 0 at 270
+    assert consensus.predict(on_circle(10, 80, 190, 260)).tolist() == [0, 1, 2, 2]
+    consensus.partitions_ = [partition(2, 1, 2, 2), partition(1, 1, 1, 2)]
+    assert consensus.predict(on_circle(0)).tolist() == [1]  # even votes for 1 and 2
 
 
 def test_unequal_groups_are_found_and_no_seed_changes_them() -> None:
@@ -65,14 +75,19 @@ def test_unequal_groups_are_found_and_no_seed_changes_them() -> None:
     points = torch.cat([group(axes[0], 0.22, 900), *(group(axes[i], 0.05, 30) for i in (1, 2, 3))])
     truth = torch.tensor([0] * 900 + [1] * 30 + [2] * 30 + [3] * 30)
     for seed in range(3):
-        centers = consensus_centers(points, 4, clusters_per_class=3, n_partitions=5, seed=seed, max_iter=30)
-        assert centers.shape == (4, 8)
-        torch.testing.assert_close(centers.norm(dim=1), torch.ones(4))
-        found = (points @ centers.T).argmax(1)
-        pairs = torch.bincount(found * 4 + truth, minlength=16).view(4, 4)
-        assert (pairs > 0).sum() == 4  # each cluster holds one group, each group lies in one cluster
+        consensus = Consensus(4, clusters_per_class=3, n_partitions=5, seed=seed).fit(points)
+        pairs = torch.bincount(consensus.predict(points) * 4 + truth, minlength=16).view(4, 4)
+        assert (pairs > 0).sum() == 4  # each class holds one group, each group lies in one class
+
+
+def test_every_class_keeps_points() -> None:
+    # noise: partitions agree on nothing, and a vote of all of them may leave a class without a point
+    for seed in range(20):
+        points = F.normalize(torch.randn(40, 3, generator=torch.Generator().manual_seed(seed)), dim=1)
+        consensus = Consensus(8, clusters_per_class=2, n_partitions=6, seed=seed).fit(points)
+        assert consensus.predict(points).unique().tolist() == list(range(8))
 
 
 def test_too_few_points() -> None:
     with pytest.raises(TrainingError, match="5 points cannot make 6 clusters"):
-        consensus_centers(torch.eye(5), 3, clusters_per_class=2, n_partitions=2, seed=0, max_iter=5)
+        Consensus(3, clusters_per_class=2, n_partitions=2).fit(torch.eye(5))

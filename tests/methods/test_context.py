@@ -12,9 +12,9 @@ from contextseg.views.geometry import GeometricView, whole_coordinates
 from contextseg.views.siamese import SiameseBatch, siamese_batch
 
 
-def context(n_images: int = 6, **own: object) -> Context:
+def context(n_images: int = 6, n_classes: int = 4, **own: object) -> Context:
     values = {
-        "n_classes": 2,
+        "n_classes": n_classes,
         "method": "context",
         "data": {"image_px": 32},
         "views": {"frame_px": 32},
@@ -160,9 +160,29 @@ def test_shuffling_keeps_the_labels_and_breaks_their_places() -> None:
 
 
 @torch.no_grad()
-def test_final_classes_are_as_many_as_asked_for() -> None:
+def test_the_final_classes_are_the_mean_directions_of_what_is_nearest_to_the_centers() -> None:
     method = context()
-    points = F.normalize(torch.randn(200, 8, generator=torch.Generator().manual_seed(0)), dim=1)
-    centers = method.final_centers([points[:90], points[90:]])
-    assert centers.shape == (2, 8)
-    torch.testing.assert_close(centers, method.final_centers([points]))
+    method.centers_KD.copy_(on_circle(0, 90, 180, 270))
+    points = on_circle(20, 40, 100, 190, 44, 50)
+    # the sum begins with the centre itself: 0, 20, 40 and 44 degrees; 90, 100 and 50; 180 and 190; 270 alone
+    parts = (on_circle(0, 20, 40, 44), on_circle(90, 100, 50), on_circle(180, 190), on_circle(270))
+    expected = F.normalize(torch.stack([part.sum(0) for part in parts]), dim=1)
+    for stream in ([points], [points[:2], points[2:]]):
+        torch.testing.assert_close(method.final_centers(stream), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("own", "n_clusters"),
+    [
+        ({"guidance": {"teacher": "start"}}, 16),
+        ({"guidance": {"teacher": "student"}}, 4),
+        ({}, 4),  # random weights: the teacher is the student
+        ({"clusters_per_class": 3}, 12),
+    ],
+)
+def test_clusters_are_merged_where_the_teacher_knows_something(own: dict[str, object], n_clusters: int) -> None:
+    method = context(**({"clusters_per_class": None} | own))
+    points = F.normalize(torch.randn(100, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    consensus = method._classes(points)
+    assert {kmeans.n_clusters for kmeans, _ in consensus.partitions_} == {n_clusters}
+    assert consensus.predict(points).unique().tolist() == [0, 1, 2, 3]

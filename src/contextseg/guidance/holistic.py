@@ -14,17 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX
-from contextseg.views.geometry import whole_coordinates
+from contextseg.conventions import SIZE_MULTIPLE_PX
 
-Embedding = Callable[[Tensor, Tensor], Tensor]
+Teacher = Callable[[Tensor], Tensor]
 
 
-def holistic_vectors(teacher: Embedding, image_B3HW: Tensor, scales: Sequence[float], grid: int) -> Tensor:
+def holistic_vectors(teacher: Teacher, image_B3HW: Tensor, scales: Sequence[float], grid: int) -> Tensor:
     """Return the holistic vector of each of grid x grid places that are spread over the whole image.
 
     Args:
-        teacher: image and coordinates of its cells to unit embeddings, as the methods have it.
+        teacher: image, RGB in 0-1, to (B, D, h, w) features.
         image_B3HW: RGB in 0-1.
         scales: size of the image on each level of the pyramid, as a factor; sides are whole multiples of 32 pixels.
         grid: g.
@@ -34,11 +33,8 @@ def holistic_vectors(teacher: Embedding, image_B3HW: Tensor, scales: Sequence[fl
     """
     levels = []
     for scale in scales:
-        level_B3HW = _resized(image_B3HW, scale)
-        height, width = (side // STRIDE_PX for side in level_B3HW.shape[-2:])
-        coordinates = whole_coordinates(height, width).to(image_B3HW.device).expand(len(image_B3HW), -1, -1, -1)
-        embedded_BDhw = teacher(level_B3HW, coordinates)
-        levels.append(F.interpolate(embedded_BDhw, (grid, grid), mode="bilinear", antialias=True))
+        features_BDhw = F.normalize(teacher(_resized(image_B3HW, scale)).float(), dim=1)
+        levels.append(F.interpolate(features_BDhw, (grid, grid), mode="bilinear", antialias=True))
     return F.normalize(torch.cat(levels, dim=1), dim=1)
 
 

@@ -3,13 +3,12 @@
 After "Enhancing Unsupervised Semantic Segmentation Through Context-Aware Clustering" (IEEE TMM 2024), **reconstructed
 from its abstract**; ``docs/method.md`` keeps what is published apart from what is ours.
 
-Before the first epoch the places of all images are grouped by their holistic vectors (``guidance/``), and each group is
-a cluster whose centre is the mean embedding of its cells. A step: the two views of PiCIE; a pixel joins the cluster
-whose score is best when that of its holistic label has a bonus; cross-entropy within and across the views. The centres
-are moved with every batch (online clustering): after the start there is no pass over the images that does not train.
-
-Ours besides: several times more clusters than classes are learnt; at the end the embeddings are clustered afresh, and
-near clusters are merged into classes by the vote of several partitions (``clustering/consensus.py``).
+Before the first epoch the places of all images are grouped by their holistic vectors into as many groups as there are
+classes (``guidance/`` and ``clustering/consensus.py``); each group is a cluster whose centre is the mean embedding of
+its cells. A step: the two views of PiCIE; a pixel joins the cluster whose score is best when that of its holistic
+label has a bonus; cross-entropy within and across the views. The centres are moved with every batch (online
+clustering): after the start there is no pass over the images that does not train, and what was learnt is what is
+predicted.
 
 Shape legend: B images, C channels, D dimensions, g places per side, h w cells, N = B h w, K clusters.
 """
@@ -21,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from contextseg.clustering.consensus import consensus_centers
-from contextseg.clustering.kmeans import KMeans
+from contextseg.clustering.consensus import Consensus
+from contextseg.clustering.kmeans import scores
 from contextseg.clustering.sampling import points_per_image, sample_cells
 from contextseg.guidance.holistic import holistic_vectors, labels_at
 from contextseg.methods.method import Method, TrainingImages
@@ -32,8 +31,9 @@ from contextseg.randomness import keyed_rng
 from contextseg.settings import Settings
 from contextseg.views.siamese import SiameseBatch
 
-_START_IMAGES = 128  # images that the start is clustered from
-_START_POINTS = 30_000  # vectors that the start is clustered from
+_CLUSTERS_PER_CLASS = 4  # by default, where the teacher is a start that knows something
+_START_IMAGES = 256  # images that the start is clustered from
+_START_POINTS = 40_000  # vectors that the start is clustered from
 
 
 class Context(Method):
@@ -48,9 +48,8 @@ class Context(Method):
     def __init__(self, settings: Settings, *, load_start: bool = True) -> None:
         backbone = Backbone(settings.backbone, load_start=load_start)
         super().__init__(ContextEmbedding(backbone, settings.context.embedding), settings)
-        n_clusters = settings.n_classes * settings.context.clusters_per_class
-        self.register_buffer("centers_KD", torch.zeros(n_clusters, settings.context.embedding.dim))
-        self.register_buffer("use_K", torch.zeros(n_clusters, dtype=torch.int64))
+        self.register_buffer("centers_KD", torch.zeros(settings.n_classes, settings.context.embedding.dim))
+        self.register_buffer("use_K", torch.zeros(settings.n_classes, dtype=torch.int64))
 
     def allocate(self, n_images: int) -> None:
         """Make room for the holistic labels, (n, g, g) int32."""
@@ -89,21 +88,11 @@ class Context(Method):
         return {"loss": loss, "within": within.detach(), "cross": cross.detach()}
 
     def final_centers(self, points: Iterable[Tensor]) -> Tensor:
-        """Put several partitions of the first ``clustering.max_points`` embeddings to the vote, (K, D)."""
-        own, clustering = self.settings.context, self.settings.clustering
-        held: list[Tensor] = []
-        for batch in points:
-            held.append(batch)
-            if sum(map(len, held)) >= clustering.max_points:
-                break
-        return consensus_centers(
-            torch.cat(held)[: clustering.max_points],
-            self.settings.n_classes,
-            clusters_per_class=own.clusters_per_class,
-            n_partitions=own.n_partitions,
-            seed=self.settings.seed,
-            max_iter=clustering.max_iter,
-        )
+        """Return the mean direction of the embeddings that are nearest to each learnt centre, (K, D)."""
+        sums_KD = self.centers_KD.clone()  # so that a centre without a point stays as it is
+        for points_ND in points:
+            sums_KD += F.one_hot(scores(points_ND, self.centers_KD).argmax(1), len(sums_KD)).float().T @ points_ND
+        return F.normalize(sums_KD, dim=1)
 
     def cluster_use(self) -> Tensor:
         """Return the pixels of each cluster in this epoch, both views together."""
@@ -150,15 +139,16 @@ class Context(Method):
         guidance = self.settings.context.guidance
 
         def vectors(pixels_B3HW: Tensor) -> Tensor:
-            return holistic_vectors(self.embedding, pixels_B3HW, guidance.scales, guidance.grid)
+            return holistic_vectors(self.embedding.semantics, pixels_B3HW, guidance.scales, guidance.grid)
 
         some = ((vectors(pixels_B3HW), indices) for indices, pixels_B3HW, _ in images.whole(_START_IMAGES))
-        clusters = self._clustered(epoch, some, images.n_images)
-        sums_KD = torch.zeros_like(self.centers_KD)
-        for indices, pixels_B3HW, coordinates in images.whole():
+        classes = self._classes(self._sampled(epoch, some, images.n_images))
+        for indices, pixels_B3HW, _ in images.whole():
             vectors_BEgg = vectors(pixels_B3HW)
-            labels_N = clusters.predict(vectors_BEgg.movedim(1, -1).flatten(0, -2))
+            labels_N = classes.predict(vectors_BEgg.movedim(1, -1).flatten(0, -2))
             self.holistic_ngg[indices] = labels_N.view(-1, *vectors_BEgg.shape[-2:]).to(self.holistic_ngg.dtype)
+        sums_KD = torch.zeros_like(self.centers_KD)
+        for indices, pixels_B3HW, coordinates in images.whole(_START_IMAGES):
             points_ND = self.embedding(pixels_B3HW, coordinates).movedim(1, -1).flatten(0, -2)
             cells_N = labels_at(self.holistic_ngg, indices, coordinates).flatten()
             sums_KD += F.one_hot(cells_N, len(sums_KD)).float().T @ points_ND
@@ -168,18 +158,27 @@ class Context(Method):
             self.holistic_ngg.copy_(self.holistic_ngg.flatten()[torch.from_numpy(order)].view_as(self.holistic_ngg))
 
     def _start_centers(self, epoch: int, images: TrainingImages) -> None:
-        """Start the centres by k-means over the embeddings, without guidance."""
+        """Start the centres from the classes of the embeddings, without guidance."""
         some = (
             (self.embedding(pixels_B3HW, coordinates), indices)
             for indices, pixels_B3HW, coordinates in images.whole(_START_IMAGES)
         )
-        self.centers_KD.copy_(self._clustered(epoch, some, images.n_images).centers_)
+        points_ND = self._sampled(epoch, some, images.n_images)
+        labels_N = self._classes(points_ND).predict(points_ND)
+        self.centers_KD.copy_(F.normalize(F.one_hot(labels_N, len(self.centers_KD)).float().T @ points_ND, dim=1))
 
-    def _clustered(self, epoch: int, maps: Iterable[tuple[Tensor, list[int]]], n_images: int) -> KMeans:
-        """Cluster a sample of the vectors of some images."""
-        seed, per_image = self.settings.seed, points_per_image(_START_POINTS, min(_START_IMAGES, n_images))
-        sampled = (sample_cells(map_BEhw, indices, (seed, "start", epoch), per_image) for map_BEhw, indices in maps)
-        return KMeans(len(self.centers_KD), seed=seed + epoch, n_restarts=1).fit(sampled)
+    def _classes(self, points_ND: Tensor) -> Consensus:
+        settings, own = self.settings, self.settings.context
+        per_class = own.clusters_per_class or (1 if self._teacher_is_student() else _CLUSTERS_PER_CLASS)
+        return Consensus(
+            settings.n_classes, clusters_per_class=per_class, n_partitions=own.n_partitions, seed=settings.seed
+        ).fit(points_ND)
+
+    def _sampled(self, epoch: int, maps: Iterable[tuple[Tensor, list[int]]], n_images: int) -> Tensor:
+        """Return a sample of the vectors of some images, (N, D)."""
+        key = (self.settings.seed, "start", epoch)
+        per_image = points_per_image(_START_POINTS, min(_START_IMAGES, n_images))
+        return torch.cat([sample_cells(map_BEhw, indices, key, per_image) for map_BEhw, indices in maps])
 
 
 def _cross_entropy(logits: list[Tensor], labels: list[Tensor]) -> Tensor:

@@ -82,17 +82,22 @@ class ContextEmbedding(nn.Module):
                 lateral.weight[: len(axes)] = axes[:, :, None, None].to(lateral.weight)
                 offset += lateral.in_channels
 
-    def forward(self, image_B3HW: Tensor, coordinates_B2hw: Tensor) -> Tensor:
-        """Return (B, D, h, w) float32 unit vectors for RGB in 0-1 and the cells' y and x in 0-1."""
-        if self.settings.shuffled:
-            places = torch.randperm(coordinates_B2hw[0, 0].numel(), device=coordinates_B2hw.device)
-            coordinates_B2hw = coordinates_B2hw.flatten(2)[..., places].view_as(coordinates_B2hw)
+    def semantics(self, image_B3HW: Tensor) -> Tensor:
+        """Return the features before anything low-level is fused, (B, D, h, w): what, without where or which colour."""
         maps = [F.normalize(level.float(), dim=1) for level in self.backbone(image_B3HW)]
-        fused = features = self.decoder(maps)
+        features: Tensor = self.decoder(maps)
         if self.film is not None:
             scale, shift = self.film(maps[-1].mean((2, 3)))[:, :, None, None].chunk(2, dim=1)
-            fused = features = torch.addcmul(shift, features, 1 + scale)
+            features = torch.addcmul(shift, features, 1 + scale)
+        return features
+
+    def forward(self, image_B3HW: Tensor, coordinates_B2hw: Tensor) -> Tensor:
+        """Return (B, D, h, w) float32 unit vectors for RGB in 0-1 and the cells' y and x in 0-1."""
         parts = self.settings
+        if parts.shuffled:
+            places = torch.randperm(coordinates_B2hw[0, 0].numel(), device=coordinates_B2hw.device)
+            coordinates_B2hw = coordinates_B2hw.flatten(2)[..., places].view_as(coordinates_B2hw)
+        fused = features = self.semantics(image_B3HW)
         looks_BChw = _appearance(image_B3HW) if parts.appearance or parts.bilateral else None
         low_level = (looks_BChw if parts.appearance else None, _fourier(coordinates_B2hw) if parts.geometry else None)
         if self.low_level is not None:
