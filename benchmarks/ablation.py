@@ -4,23 +4,21 @@
 
 Runs one after another, seed by seed; a run that has its scores is not run again, one that was broken off is resumed,
 and several processes may share the folder. The data folder holds ``data/camvid``, ``data/msrc21`` and ``weights/``.
-Training reads the images alone; scores are counted on all labelled images of the set, after the last epoch. The table
-is printed, and written to ``table.md`` in the folder.
+Training reads the images alone; scores are counted on all labelled images of the set, after the last epoch. A table of
+each set is printed, and written to its folder as ``table.md`` and ``table.csv``.
 """
 
-import json
 import os
-import statistics
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from contextseg import verbs
-from contextseg.run_folder import RunFolder
-from contextseg.settings import load_settings, make_settings, override
+from contextseg.comparison.compare import write_tables
+from contextseg.comparison.rows import collect, run_row
+from contextseg.comparison.tables import screen_table
+from contextseg.settings import load_settings, override
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("CONTEXTSEG_DATA", ROOT.parent / "shared"))
@@ -90,72 +88,26 @@ def main(
     assignments: Annotated[list[str] | None, typer.Option("--set", help="Settings of all rows.")] = None,
     data: Path = DATA,
 ) -> None:
-    names, out = rows.split(","), out / start
+    names, sets = rows.split(","), [only] if only else list(SETS)
     for seed in range(seeds):
-        for row in names:
-            for name in [only] if only else SETS:
-                run(out, data, row, name, seed, start, assignments or [])
-    text = table(out, names, seeds)
-    (out / "table.md").write_text(text + "\n")
-    console.print(text)
+        for name in names:
+            for data_set in sets:
+                root, values = data / "data" / data_set, settings_of(name, data_set, start, assignments or [], data)
+                where = {"images": root / "images", "data": root, "out": out / start / data_set}
+                run_row(name, values, seed, **where, console=console)
+    for data_set in sets:
+        found = collect(out / start / data_set, names, seeds)
+        write_tables(found, out / start / data_set)
+        console.print(screen_table(found, title=data_set))
 
 
-def run(out: Path, data: Path, row: str, name: str, seed: int, start: str, assignments: list[str]) -> None:
-    folder = run_folder(out, row, name, seed)
-    if (folder / "scores.json").exists():
-        return
-    console.print(f"{name}, {row}, seed {seed}")
+def settings_of(row: str, data_set: str, start: str, assignments: list[str], data: Path) -> dict[str, Any]:
     recipe, own = ROWS[row]
     values = load_settings(ROOT / "recipes" / f"{recipe}.yaml") if recipe else {}
     backbone = dict(STARTS[start])
     if "weights" in backbone:
         backbone["weights"] = str(data / backbone["weights"])
-    values |= {
-        "n_classes": SETS[name],
-        "seed": seed,
-        "backbone": backbone,
-    }
-    if not (folder / "weights.safetensors").exists():
-        settings, images = make_settings(override(values, [*own, *assignments])), data / "data" / name / "images"
-        verbs.fit(images, folder, settings, resume=folder.exists(), console=console)
-    scores = verbs.evaluate(folder, data / "data" / name)
-    console.print(f"{name}, {row}, seed {seed}: accuracy {scores.accuracy:.4f}, mIoU {scores.miou:.4f}")
-
-
-def table(out: Path, rows: list[str], seeds: int) -> str:
-    lines = [
-        "| row | " + " | ".join(f"{name}, accuracy | {name}, mIoU | cluster use" for name in SETS) + " | images/s |",
-        "|---" * (3 * len(SETS) + 2) + "|",
-    ]
-    for row in rows:
-        cells, rates = [row], []
-        for name in SETS:
-            found = list(results(out, row, name, seeds))
-            cells += [mean_std([100 * scores[key] for scores, _ in found]) for key in ("accuracy", "miou")]
-            epochs = [[line for line in metrics if "images_per_s" in line] for _, metrics in found]
-            use = [lines_[-1]["cluster_use"] for lines_ in epochs if lines_]
-            cells.append(f"{min(use):.2f}" if use else "-")
-            rates += [line["images_per_s"] for lines_ in epochs for line in lines_]
-        lines.append("| " + " | ".join([*cells, f"{statistics.median(rates):.1f}" if rates else "-"]) + " |")
-    return "\n".join(lines)
-
-
-def results(out: Path, row: str, name: str, seeds: int) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    for seed in range(seeds):
-        folder = run_folder(out, row, name, seed)
-        if (folder / "scores.json").exists():
-            yield json.loads((folder / "scores.json").read_text()), RunFolder(folder).metrics()
-
-
-def mean_std(values: list[float]) -> str:
-    if not values:
-        return "-"
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread} (n={len(values)})"
-
-
-def run_folder(out: Path, row: str, name: str, seed: int) -> Path:
-    return out / name / row / f"seed-{seed}"
+    return override(values | {"n_classes": SETS[data_set], "backbone": backbone}, [*own, *assignments])
 
 
 if __name__ == "__main__":

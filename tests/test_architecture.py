@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"methods"},
     {"training", "predictor"},
     {"verbs"},
-    {"estimator", "demo"},
+    {"estimator", "demo", "comparison"},
     {"cli"},
     {"__main__"},
 ]
@@ -69,9 +69,9 @@ def test_evaluation_export_and_data_import_no_torch() -> None:
             assert not re.search(r"^\s*(import|from) (torch|kornia|timm|lightning)", path.read_text(), re.M), path
 
 
-def test_labels_are_opened_by_evaluate_and_the_demo_alone() -> None:
+def test_labels_are_opened_by_evaluate_compare_and_the_demo_alone() -> None:
     readers = {str(path.relative_to(SRC)) for path in FILES if re.search(r"open_labelled|read_label", path.read_text())}
-    assert readers == {"data/labelled.py", "verbs.py", "demo.py"}
+    assert readers == {"data/labelled.py", "verbs.py", "demo.py", "comparison/compare.py"}
 
 
 @pytest.mark.parametrize("statement", ["import contextseg", "import contextseg.cli", "import contextseg.run_folder"])

@@ -50,6 +50,19 @@ def test_resume_takes_the_settings_of_the_run(scenes: Path, tmp_path: Path) -> N
     assert [line["epoch"] for line in lines if "step" not in line] == [0, 1]
 
 
+def test_compare_prints_one_table(scenes: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "lab-alone.yaml"
+    recipe.write_text("method: lab\nlab:\n  position_weight: 0\n")
+    methods = f"lab,{recipe}"
+    arguments = ["compare", scenes, "--methods", methods, "-o", tmp_path / "out", "--seeds", 1, *FAST]
+    told = run(*arguments)
+    assert "lab, seed 0: accuracy" in told
+    assert (tmp_path / "out" / "lab-alone" / "seed-0" / "scores.json").exists()
+    again = run(*arguments)
+    assert "seed 0: accuracy" not in again  # nothing is run twice
+    assert "(n=1)" in again
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -64,6 +77,7 @@ def test_resume_takes_the_settings_of_the_run(scenes: Path, tmp_path: Path) -> N
         (["fit", "SCENES", "-o", "RUN", "--classes", 4, "--weights", "NOWHERE"], "no such file"),
         (["predict", "NOWHERE", "SCENES", "-o", "RUN"], "holds no run"),
         (["evaluate", "NOWHERE", "SCENES"], "holds no run"),
+        (["compare", "SCENES", "--methods", "lab,magic", "-o", "RUN"], "there is no 'magic'"),
     ],
 )
 def test_errors_are_one_line(scenes: Path, tmp_path: Path, arguments: list[object], message: str) -> None:
@@ -88,5 +102,5 @@ def test_help_needs_no_torch_and_answers_at_once() -> None:
 
 def test_module_and_script_are_the_same_command() -> None:
     done = subprocess.run([sys.executable, "-m", "contextseg", "--help"], capture_output=True, text=True, check=True)
-    for verb in ("fit", "predict", "evaluate", "demo"):
+    for verb in ("fit", "predict", "evaluate", "compare", "demo"):
         assert verb in done.stdout

@@ -41,6 +41,8 @@ def test_commands_run(desk: Path, page: Path) -> None:
         arguments = shlex.split(line, comments=True)[1:]
         if arguments[0] == "fit":
             arguments += [*SMALL, "--method", "lab"]
+        if arguments[0] == "compare":
+            arguments += [*SMALL, "--backbone", "test_resnet", "--epochs", "1", "--seeds", "1"]
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, (line, result.output)
     assert (desk / "masks" / "0001.png").exists()

@@ -7,14 +7,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from contextseg.comparison.compare import compare
     from contextseg.estimator import ContextSegmenter
     from contextseg.verbs import evaluate, fit, predict
 
 __version__ = "0.1.0.dev0"
-__all__ = ["ContextSegmenter", "evaluate", "fit", "predict"]
+__all__ = ["ContextSegmenter", "compare", "evaluate", "fit", "predict"]
 
 _HOMES = {
     "ContextSegmenter": "contextseg.estimator",
+    "compare": "contextseg.comparison.compare",
     "evaluate": "contextseg.verbs",
     "fit": "contextseg.verbs",
     "predict": "contextseg.verbs",

@@ -113,6 +113,48 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    data: Annotated[Path, typer.Argument(help="A labelled set; training sees its images alone.")],
+    methods: Annotated[
+        str, typer.Option(help="Names with commas; a file of settings that ends in .yaml is a row too.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Gets every run, table.md, table.csv and plot.png.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 3,
+    split: Annotated[str | None, typer.Option(help="The split that is scored, such as val; all by default.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="The images to train on, where they are not those of the set.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of all rows.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="The timm network of all rows.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="The local checkpoint that all rows start from.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images, for all rows.")] = None,
+) -> None:
+    """Train and score several methods under one protocol, and print one table; goes on where it stopped."""
+    with _one_line_errors():
+        shared = {
+            "backbone.name": backbone,
+            "backbone.weights": None if weights is None else str(weights),
+            "training.epochs": epochs,
+        }
+        given = [f"{key}={value}" for key, value in shared.items() if value is not None]
+        settings = override({}, [*given, *(assignments or [])])
+        from contextseg.comparison.compare import compare
+
+        compare(
+            data,
+            methods.split(","),
+            out,
+            n_seeds=seeds,
+            settings=settings,
+            split=split,
+            images=images,
+            console=console,
+        )
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option("-o", "--out", help="A new folder for the demo's data, run and picture.")] = Path(
         "demo"

@@ -1,0 +1,1 @@
+"""Any set of methods under one protocol: run, collect, show."""

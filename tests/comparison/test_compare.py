@@ -1,0 +1,124 @@
+"""A comparison on scenes: it goes on where it stopped, and its table can be computed again from its runs."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from contextseg.comparison.compare import compare, merged
+from contextseg.comparison.rows import Row, collect, run_folder
+from contextseg.comparison.tables import cells, markdown, ranked
+from contextseg.errors import RunError, SettingsError
+
+SHARED = {
+    "data": {"image_px": 64},
+    "views": {"frame_px": 64},
+    "backbone": {"name": "test_resnet"},
+    "clustering": {"max_points": 2000, "n_restarts": 1},
+    "training": {"epochs": 1, "batch_size": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipes") / "lab-far.yaml"
+    path.write_text("method: lab\nlab:\n  position_weight: 2.0\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def compared(scenes: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Row]]:
+    out = tmp_path_factory.mktemp("comparison")
+    return out, compare(scenes, ["lab", str(recipe), "picie"], out, n_seeds=2, settings=SHARED)
+
+
+def test_each_row_has_its_settings_and_all_seeds(compared: tuple[Path, list[Row]]) -> None:
+    _, rows = compared
+    assert [row.name for row in rows] == ["lab", "lab-far", "picie"]
+    assert [row.settings.lab.position_weight for row in rows[:2]] == [0.5, 2.0]
+    assert all(row.seeds == [0, 1] for row in rows)
+    assert rows[0].cluster_use is None
+    assert rows[2].cluster_use is not None
+    assert 0 < rows[2].cluster_use <= 1
+
+
+def test_tables_follow_from_the_stored_scores(compared: tuple[Path, list[Row]]) -> None:
+    out, rows = compared
+    stored = {
+        (name, seed): json.loads((out / name / f"seed-{seed}" / "scores.json").read_text())
+        for name in ("lab", "lab-far", "picie")
+        for seed in (0, 1)
+    }
+    with (out / "table.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert {(line["method"], int(line["seed"])): float(line["miou"]) for line in lines} == {
+        key: scores["miou"] for key, scores in stored.items()
+    }
+    best = max(rows, key=lambda row: np.mean([stored[row.name, seed]["miou"] for seed in (0, 1)]))
+    values = 100 * np.array([stored[best.name, seed]["miou"] for seed in (0, 1)])
+    first = (out / "table.md").read_text().splitlines()[2]
+    assert first.startswith(f"| {best.name} |")
+    assert f"| {values.mean():.1f} ± {values.std(ddof=1):.1f} (n=2) |" in first
+    with Image.open(out / "plot.png") as picture:
+        assert min(picture.size) > 100
+
+
+def test_finished_runs_are_not_run_again_and_more_seeds_are_added(
+    scenes: Path, compared: tuple[Path, list[Row]]
+) -> None:
+    out, _ = compared
+    before = (run_folder(out, "lab", 0) / "weights.safetensors").stat().st_mtime_ns
+    rows = compare(scenes, ["lab"], out, n_seeds=3, settings=SHARED)
+    assert rows[0].seeds == [0, 1, 2]
+    assert (run_folder(out, "lab", 0) / "weights.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_run_that_was_broken_off_is_resumed(scenes: Path, compared: tuple[Path, list[Row]]) -> None:
+    out, rows = compared
+    folder = run_folder(out, "picie", 1)
+    scores = json.loads((folder / "scores.json").read_text())
+    for name in ("scores.json", "weights.safetensors"):
+        (folder / name).unlink()
+    again = compare(scenes, ["picie"], out, n_seeds=2, settings=SHARED)
+    assert again[0].percent("miou") == rows[2].percent("miou")
+    assert json.loads((folder / "scores.json").read_text()) == scores
+
+
+def test_runs_of_other_settings_are_not_shown_as_these(scenes: Path, compared: tuple[Path, list[Row]]) -> None:
+    out, _ = compared
+    with pytest.raises(RunError, match="was run with other settings"):
+        compare(scenes, ["lab"], out, n_seeds=1, settings={**SHARED, "data": {"image_px": 96}})
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [(["lap"], "there is no 'lap'; there are context, "), (["lab", "lab"], "each row needs a name of its own")],
+)
+def test_methods_that_cannot_be_rows(scenes: Path, tmp_path: Path, methods: list[str], message: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        compare(scenes, methods, tmp_path, settings=SHARED)
+
+
+def test_own_settings_lie_over_shared_ones_and_change_neither() -> None:
+    shared, own = {"training": {"epochs": 1, "batch_size": 4}, "seed": 1}, {"training": {"epochs": 9}, "method": "lab"}
+    assert merged(shared, own) == {"training": {"epochs": 9, "batch_size": 4}, "seed": 1, "method": "lab"}
+    assert shared["training"] == {"epochs": 1, "batch_size": 4}
+
+
+def test_a_name_cannot_break_the_markdown(compared: tuple[Path, list[Row]]) -> None:
+    _, rows = compared
+    odd = Row(
+        "a|b", *(getattr(rows[0], field) for field in ("settings", "seeds", "scores", "cluster_use", "images_per_s"))
+    )
+    assert markdown([odd]).splitlines()[2].startswith("| a\\|b |")
+    assert len(cells(odd)) == len(markdown([odd]).splitlines()[1].split("|")) - 2
+
+
+def test_rows_without_a_run_are_left_out(compared: tuple[Path, list[Row]]) -> None:
+    out, rows = compared
+    assert [row.name for row in collect(out, ["lab", "nothing"], 2)] == ["lab"]
+    assert ranked(rows)[0].percent("miou") >= ranked(rows)[-1].percent("miou")
