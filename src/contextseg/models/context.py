@@ -28,6 +28,7 @@ from contextseg.settings import EmbeddingSettings
 _DEEP = (16, 32)  # strides of the maps whose principal components the decoder starts from
 _FOURIER = (1.0, 2.0, 4.0)  # half turns over the image
 _DILATIONS = (1, 2, 4)
+_OFFSETS = [(d * y, d * x) for d in _DILATIONS for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 _APPEARANCE = 4  # channels of `_appearance`
 _GEOMETRY = 2 + 4 * len(_FOURIER)  # channels of `_fourier`
 
@@ -131,28 +132,21 @@ class BilateralContext(nn.Module):
         space, looks = self.log_inverse_variance.exp()
         reduced_BEhw = self.reduce(F.avg_pool2d(features_BDhw, 2)).float()
         looks_BChw = F.avg_pool2d(appearance_BChw, 2)
-        scores, neighbours = [], []
-        for dilation in _DILATIONS:
-            for dy in (-dilation, 0, dilation):
-                for dx in (-dilation, 0, dilation):
-                    if (dy, dx) == (0, 0):
-                        continue
-                    feature = _shift(reduced_BEhw, dy, dx)
-                    unlike = (_shift(looks_BChw, dy, dx) - looks_BChw).square().sum(1)
-                    like = (feature * reduced_BEhw).sum(1) * self.log_inverse_temperature.exp()
-                    scores.append(like - (space * (dy * dy + dx * dx) + looks * unlike) / 2)
-                    neighbours.append(feature)
+        neighbours, scores = _neighbours(reduced_BEhw), []
+        for (dy, dx), feature, other in zip(_OFFSETS, neighbours, _neighbours(looks_BChw), strict=True):
+            unlike = (other - looks_BChw).square().sum(1)
+            like = (feature * reduced_BEhw).sum(1) * self.log_inverse_temperature.exp()
+            scores.append(like - (space * (dy * dy + dx * dx) + looks * unlike) / 2)
         weights = torch.stack(scores).softmax(0)
         mean_BEhw = torch.stack([w[:, None] * n for w, n in zip(weights, neighbours, strict=True)]).sum(0)
         return _resize(self.expand(mean_BEhw), features_BDhw.shape[-2:])
 
 
-def _shift(cells_BChw: Tensor, dy: int, dx: int) -> Tensor:
-    """Return the neighbour (dy, dx) away of each cell; beyond the edge the nearest cell stands in."""
-    height, width = cells_BChw.shape[-2:]
-    rows = (torch.arange(height, device=cells_BChw.device) + dy).clamp(0, height - 1)
-    columns = (torch.arange(width, device=cells_BChw.device) + dx).clamp(0, width - 1)
-    return cells_BChw[..., rows, :][..., columns]
+def _neighbours(cells_BChw: Tensor) -> list[Tensor]:
+    """Return the neighbour of each cell at each of the offsets; beyond the edge the nearest cell stands in."""
+    (height, width), reach = cells_BChw.shape[-2:], max(_DILATIONS)
+    padded = F.pad(cells_BChw, (reach,) * 4, mode="replicate")
+    return [padded[..., reach + dy :, reach + dx :][..., :height, :width] for dy, dx in _OFFSETS]
 
 
 def _appearance(image_B3HW: Tensor) -> Tensor:
