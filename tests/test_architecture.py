@@ -19,6 +19,7 @@ LAYERS: list[set[str]] = [
     {"guidance"},
     {"methods"},
     {"training", "predictor"},
+    {"onnx_export"},
     {"verbs"},
     {"estimator", "demo", "comparison"},
     {"cli"},

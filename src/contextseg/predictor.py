@@ -31,6 +31,8 @@ from contextseg.views.geometry import whole_coordinates
 
 CONFIDENCE_TEMPERATURE = 0.1
 """Divides the scores before the softmax whose largest value is the confidence: ours, as cosines lie close together."""
+LONGEST_STRIP = 16
+"""Strips that are longer than this many times their width are not enlarged along their length."""
 _BAND_VALUES = 2**25  # scores that exist at full size at one time
 
 
@@ -145,9 +147,9 @@ class Predictor:
         return total / weight
 
     def _working_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the size as in training; a strip of over 16:1 is not enlarged along its length."""
+        """Return the size as in training, but for what is longer than `LONGEST_STRIP`."""
         shorter_px = self.settings.data.image_px
-        longest = max(16 * shorter_px, math.ceil(max(height, width) / SIZE_MULTIPLE_PX) * SIZE_MULTIPLE_PX)
+        longest = max(LONGEST_STRIP * shorter_px, math.ceil(max(height, width) / SIZE_MULTIPLE_PX) * SIZE_MULTIPLE_PX)
         size = training_size(height, width, shorter_px, SIZE_MULTIPLE_PX)
         return min(size[0], longest), min(size[1], longest)
 

@@ -163,7 +163,7 @@ class GuidanceSettings(Section):
     """Pyramid Semantic Guidance; `strength` 0 takes it out."""
 
     scales: tuple[float, ...] = Field(
-        (0.75, 1.0, 1.5), min_length=1, description="size of the image on each level of the pyramid, as a factor"
+        (1.0, 2.0), min_length=1, description="size of the image on each level of the pyramid, as a factor"
     )
     grid: int = Field(28, ge=1, description="places per side of the image that have a holistic label")
     strength: float = Field(3.0, ge=0, description="what a pixel's holistic label adds to the score of its cluster")

@@ -10,7 +10,7 @@ Everything below is **our reconstruction**, and each part is a switch:
 4. *Context*: each cell takes up its neighbours that are close in space, in appearance and in feature.
 5. *Fuse*: e = norm(F' + W [context; appearance; geometry]), W zero at the start.
 
-Shape legend: B images, D dimensions, C channels, h w cells (h = H / 4).
+Shape legend: B images, D dimensions, C E channels, h w cells (h = H / 4), n neighbours.
 """
 
 import math
@@ -132,21 +132,25 @@ class BilateralContext(nn.Module):
         space, looks = self.log_inverse_variance.exp()
         reduced_BEhw = self.reduce(F.avg_pool2d(features_BDhw, 2)).float()
         looks_BChw = F.avg_pool2d(appearance_BChw, 2)
-        neighbours, scores = _neighbours(reduced_BEhw), []
-        for (dy, dx), feature, other in zip(_OFFSETS, neighbours, _neighbours(looks_BChw), strict=True):
-            unlike = (other - looks_BChw).square().sum(1)
-            like = (feature * reduced_BEhw).sum(1) * self.log_inverse_temperature.exp()
-            scores.append(like - (space * (dy * dy + dx * dx) + looks * unlike) / 2)
-        weights = torch.stack(scores).softmax(0)
-        mean_BEhw = torch.stack([w[:, None] * n for w, n in zip(weights, neighbours, strict=True)]).sum(0)
+        neighbours_BEnhw = _neighbours(reduced_BEhw)
+        like_Bnhw = (neighbours_BEnhw * reduced_BEhw[:, :, None]).sum(1) * self.log_inverse_temperature.exp()
+        unlike_Bnhw = (_neighbours(looks_BChw) - looks_BChw[:, :, None]).square().sum(1)
+        far_n11 = torch.tensor([dy * dy + dx * dx for dy, dx in _OFFSETS], device=space.device)[:, None, None]
+        weights_Bnhw = (like_Bnhw - (space * far_n11 + looks * unlike_Bnhw) / 2).softmax(1)
+        mean_BEhw = (neighbours_BEnhw * weights_Bnhw[:, None]).sum(2)
         return _resize(self.expand(mean_BEhw), features_BDhw.shape[-2:])
 
 
-def _neighbours(cells_BChw: Tensor) -> list[Tensor]:
-    """Return the neighbour of each cell at each of the offsets; beyond the edge the nearest cell stands in."""
-    (height, width), reach = cells_BChw.shape[-2:], max(_DILATIONS)
-    padded = F.pad(cells_BChw, (reach,) * 4, mode="replicate")
-    return [padded[..., reach + dy :, reach + dx :][..., :height, :width] for dy, dx in _OFFSETS]
+def _neighbours(cells_BChw: Tensor) -> Tensor:
+    """Return the neighbour of each cell at each of the offsets, (B, C, n, h, w); the nearest cell beyond the edge."""
+    planes_P1hw = cells_BChw.flatten(0, 1)[:, None]
+    pick_8133 = torch.eye(9, device=cells_BChw.device)[[0, 1, 2, 3, 5, 6, 7, 8]].view(8, 1, 3, 3)
+    picked = [
+        F.conv2d(F.pad(planes_P1hw, (dilation,) * 4, mode="replicate"), pick_8133, dilation=dilation)
+        for dilation in _DILATIONS
+    ]
+    neighbours: Tensor = torch.cat(picked, dim=1).unflatten(0, cells_BChw.shape[:2])
+    return neighbours
 
 
 def _appearance(image_B3HW: Tensor) -> Tensor:

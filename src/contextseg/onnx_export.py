@@ -1,0 +1,179 @@
+"""A run as one ONNX file: RGB pixels of any size in, cluster and confidence of each pixel out, nothing else needed.
+
+The file holds what the predictor does: the resize to the run's size, the network, the scores, and their way back to the
+image's own size. Two things differ. It does not tile, so an image longer than a tile after the resize (over 4.5 to 1 by
+default) is embedded whole; and the resize is ONNX's, which rounds some pixels to the neighbouring grey level.
+
+The first and the last part are written in ONNX's own text form; the network is exported by torch and merged between
+them.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from contextseg.clustering.kmeans import scores
+from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX
+from contextseg.errors import SettingsError
+from contextseg.files import write_atomically
+from contextseg.predictor import CONFIDENCE_TEMPERATURE, LONGEST_STRIP, Predictor
+from contextseg.views.geometry import whole_coordinates
+
+OPSET = 20
+_IR_VERSION = 10
+_HEADER = f'<ir_version: {_IR_VERSION}, opset_import: ["" : {OPSET}]>'
+_RESIZE = (
+    'mode="cubic", cubic_coeff_a=-0.5, antialias=1, exclude_outside=1, coordinate_transformation_mode="half_pixel"'
+)
+
+# As `training_size` and `Predictor._working_size`; width before height, with whole grey levels between, as Pillow does.
+_FROM_PIXELS = """{header}
+before (uint8[H, W, 3] pixels) => (float[1, 3, h, w] image, int64[2] size)
+<int64[1] px = {{{px}}}, int64[1] multiple = {{{multiple}}}, int64[1] two = {{2}}, int64[1] one = {{1}},
+ int64[1] strip = {{{strip}}}, int64[2] head = {{1, 3}}, int64[1] batch = {{0}},
+ float low = {{0}}, float high = {{255}}>
+{{
+    size = Shape <start = 0, end = 2> (pixels)
+    H1, W1 = Split <num_outputs = 2> (size)
+    shorter = Min (H1, W1)
+    longer = Max (H1, W1)
+    scaled = Mul (longer, px)
+    doubled = Mul (scaled, two)
+    half_step = Mul (shorter, multiple)
+    numerator = Add (doubled, half_step)
+    denominator = Mul (half_step, two)
+    steps = Div (numerator, denominator)
+    longer_px = Mul (steps, multiple)
+    less_one = Sub (multiple, one)
+    padded = Add (longer, less_one)
+    covering = Div (padded, multiple)
+    own_px = Mul (covering, multiple)
+    longest = Max (strip, own_px)
+    longer_kept = Min (longer_px, longest)
+    shorter_kept = Min (px, longest)
+    wide = LessOrEqual (H1, W1)
+    h1 = Where (wide, shorter_kept, longer_kept)
+    w1 = Where (wide, longer_kept, shorter_kept)
+    numbers = Cast <to = 1> (pixels)
+    planes = Transpose <perm = [2, 0, 1]> (numbers)
+    whole = Unsqueeze (planes, batch)
+    narrow_size = Concat <axis = 0> (head, H1, w1)
+    narrow = Resize <{resize}> (whole, , , narrow_size)
+    narrow_levels = Round (narrow)
+    narrow_clipped = Clip (narrow_levels, low, high)
+    small_size = Concat <axis = 0> (head, h1, w1)
+    small = Resize <{resize}> (narrow_clipped, , , small_size)
+    small_levels = Round (small)
+    small_clipped = Clip (small_levels, low, high)
+    image = Div (small_clipped, high)
+}}"""
+_TO_CLUSTERS = """{header}
+after (float[1, K, hs, ws] scores, int64[2] size) => ({kind}[H, W] clusters, float[H, W] confidence)
+<int64[2] one_map = {{1, {n_clusters}}}, int64[1] of_clusters = {{1}}, int64[1] one_image = {{0}},
+ float temperature = {{{temperature}}}>
+{{
+    full_size = Concat <axis = 0> (one_map, size)
+    full = Resize <mode="linear", coordinate_transformation_mode="half_pixel"> (scores, , , full_size)
+    ids = ArgMax <axis = 1, keepdims = 0> (full)
+    flat_ids = Squeeze (ids, one_image)
+    clusters = Cast <to = {kind_number}> (flat_ids)
+    best = ReduceMax <keepdims = 1> (full, of_clusters)
+    behind = Sub (full, best)
+    logits = Div (behind, temperature)
+    odds = Exp (logits)
+    total = ReduceSum <keepdims = 0> (odds, of_clusters)
+    probability = Reciprocal (total)
+    confidence = Squeeze (probability, one_image)
+}}"""
+
+
+class _Scorer(nn.Module):
+    """Image to scores: what torch exports."""
+
+    def __init__(self, embedding: nn.Module, centers_KD: Tensor) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.register_buffer("centers_KD", centers_KD)
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = (side // STRIDE_PX for side in image.shape[-2:])
+        embedded_Dhw = self.embedding(image, whole_coordinates(height, width)[None])[0]
+        centers_KD: Tensor = self.get_buffer("centers_KD")
+        scores_Khw: Tensor = scores(embedded_Dhw.flatten(1).T, centers_KD).T.unflatten(1, (height, width))
+        return scores_Khw[None]
+
+
+def write_onnx(predictor: Predictor, path: Path, classes: Sequence[Mapping[str, Any]]) -> None:
+    """Write a predictor as one ONNX file.
+
+    Input ``pixels``: uint8 (H, W, 3) RGB of any size. Outputs ``clusters``: uint8 (H, W), uint16 for more than 256
+    clusters; ``confidence``: float32 (H, W), as `Prediction` has it. The file's metadata hold ``classes``, JSON.
+
+    Args:
+        predictor: of a finished run, on the CPU.
+        path: the file to write.
+        classes: the content of the run's classes.json.
+
+    Raises:
+        SettingsError: ONNX is not installed.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  # torch's exporter needs it
+    except ImportError as error:
+        raise SettingsError(f"ONNX files need the package '{error.name}': pip install 'contextseg[onnx]'") from error
+    n_clusters, many = len(predictor.centers), len(predictor.centers) > 256
+    before = _FROM_PIXELS.format(
+        header=_HEADER,
+        px=predictor.settings.data.image_px,
+        multiple=SIZE_MULTIPLE_PX,
+        strip=LONGEST_STRIP * predictor.settings.data.image_px,
+        resize=_RESIZE,
+    )
+    after = _TO_CLUSTERS.format(
+        header=_HEADER,
+        n_clusters=n_clusters,
+        temperature=CONFIDENCE_TEMPERATURE,
+        kind="uint16" if many else "uint8",
+        kind_number=onnx.TensorProto.UINT16 if many else onnx.TensorProto.UINT8,
+    )
+    network = onnx.compose.add_prefix(_exported(predictor), "network/", rename_inputs=False, rename_outputs=False)
+    model = onnx.compose.merge_models(
+        onnx.parser.parse_model(before), network, io_map=[("image", "image")], outputs=["scores", "size"]
+    )
+    model = onnx.compose.merge_models(
+        model, onnx.parser.parse_model(after), io_map=[("scores", "scores"), ("size", "size")]
+    )
+    model.producer_name = "contextseg"
+    onnx.helper.set_model_props(model, {"classes": json.dumps(list(classes))})
+    onnx.checker.check_model(model, full_check=True)
+    write_atomically(path, model.SerializeToString())
+
+
+def _exported(predictor: Predictor) -> Any:
+    """Return the network as an ONNX model from ``image`` (1, 3, h, w) to ``scores`` (1, K, h / 4, w / 4)."""
+    import onnx
+
+    scorer = _Scorer(predictor.embedding, predictor.centers).eval()
+    height, width = (torch.export.Dim(side, min=2, max=1024) for side in ("high", "wide"))
+    example = torch.rand(1, 3, 3 * SIZE_MULTIPLE_PX, 5 * SIZE_MULTIPLE_PX)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    program = torch.onnx.export(
+        scorer,
+        (example,),
+        dynamo=True,
+        dynamic_shapes={"image": {2: SIZE_MULTIPLE_PX * height, 3: SIZE_MULTIPLE_PX * width}},
+        input_names=["image"],
+        output_names=["scores"],
+        opset_version=OPSET,
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    model.ir_version = _IR_VERSION
+    return model

@@ -1,0 +1,65 @@
+"""One ONNX file from pixels to clusters: ONNX Runtime and the predictor agree on images of any size."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+
+from contextseg.methods.context import Context
+from contextseg.onnx_export import write_onnx
+from contextseg.predictor import Predictor
+from contextseg.settings import make_settings
+
+CLASSES = [
+    {"id": index, "name": name, "colour": [1, 2, 3]} for index, name in enumerate(["sky", "Straße", "c", "d", "e"])
+]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Predictor, Path]:
+    settings = make_settings(
+        {
+            "n_classes": 5,
+            "data": {"image_px": 64},
+            "views": {"frame_px": 64},
+            "backbone": {"name": "test_resnet"},
+            "context": {"embedding": {"dim": 16}},
+        }
+    )
+    torch.manual_seed(0)
+    method = Context(settings)
+    with torch.no_grad():
+        for parameter in method.embedding.parameters():  # those that start at zero would hide their part of the graph
+            if not parameter.any():
+                parameter.normal_(std=0.3)
+    predictor = Predictor(method, F.normalize(torch.randn(5, 16), dim=1), settings)
+    path = tmp_path_factory.mktemp("onnx") / "run.onnx"
+    write_onnx(predictor, path, CLASSES)
+    return predictor, path
+
+
+def test_clusters_and_confidence_agree_on_twenty_sizes(exported: tuple[Predictor, Path]) -> None:
+    predictor, path = exported
+    session = onnxruntime.InferenceSession(path)
+    rng = np.random.default_rng(0)
+    sizes = [(64, 64), (1, 1), (60, 250), (400, 130), *(tuple(rng.integers(20, 260, 2)) for _ in range(16))]
+    for height, width in sizes:
+        coarse = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+        image = np.ascontiguousarray(coarse.repeat(8, 0).repeat(8, 1)[:height, :width])
+        expected = predictor.predict(image)
+        clusters, confidence = session.run(["clusters", "confidence"], {"pixels": image})
+        assert clusters.dtype == np.uint8
+        assert (clusters == expected.clusters).mean() >= 0.999, (height, width)
+        np.testing.assert_allclose(confidence, expected.confidence, atol=0.02)
+    assert len(np.unique(predictor.predict(image).clusters)) > 1
+
+
+def test_the_file_names_its_classes(exported: tuple[Predictor, Path]) -> None:
+    _, path = exported
+    stored = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert json.loads(stored["classes"]) == CLASSES
