@@ -264,6 +264,15 @@ def test_each_method_has_the_learning_rate_it_was_published_with(method, rate):
         assert made(method=method, training={"learning_rate": given}).training.learning_rate == given
 
 
+@pytest.mark.parametrize(("epochs", "first"), [(1, 0), (2, 1), (3, 2), (5, 4), (10, 8)])
+def test_regions_of_densesiam_count_in_the_last_fifth(epochs, first):
+    settings = made(method="densesiam", training={"epochs": epochs})
+    assert settings.densesiam.region_from_epoch == first
+    assert made(method="densesiam", densesiam={"region_from_epoch": 7}).densesiam.region_from_epoch == 7
+    # resolved: a run that is given more epochs keeps the epoch it has
+    assert f"region_from_epoch: {first}" in settings.to_yaml()
+
+
 @pytest.mark.parametrize(
     ("values", "start"),
     [

@@ -16,7 +16,7 @@ from contextseg.errors import DataError, RunError, TrainingError
 from contextseg.evaluation.scores import read_scores
 from contextseg.methods import METHODS
 from contextseg.run_folder import RunFolder
-from contextseg.settings import Settings, make_settings
+from contextseg.settings import METHOD_SECTIONS, Settings, make_settings
 
 
 def tiny(n_classes: int = 4, **values: object) -> Settings:
@@ -50,6 +50,10 @@ def lab_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def of_method(method: str) -> Settings:
     own = {"kmeans": {"backbone": TRAINED["backbone"]}, "lab": {}}.get(method, TRAINED)
     return tiny(method=method, **own)
+
+
+def test_every_method_has_a_section_of_settings() -> None:
+    assert list(METHODS) == list(METHOD_SECTIONS)
 
 
 @pytest.mark.parametrize("method", METHODS)

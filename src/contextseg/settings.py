@@ -178,7 +178,7 @@ class DenseSiamSettings(Section):
     region_weight: float = Field(0.1, ge=0, description="weight of the similarity of regions")
     region_temperature: float = Field(0.1, gt=0, description="divides the cosines of regions")
     region_from_epoch: int = Field(
-        4, ge=0, description="epoch, from 0, from which regions count; published: the last fifth of the training"
+        4, ge=0, description="epoch, from 0, from which regions count; where none is given, the last fifth of training"
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay of SGD")
@@ -329,11 +329,17 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
-    def _own_learning_rate(self) -> Self:
-        if self.method in _LEARNING_RATES and "learning_rate" not in self.training.model_fields_set:
-            update = {"learning_rate": _LEARNING_RATES[self.method]}
-            object.__setattr__(self, "training", self.training.model_copy(update=update))
+    def _fill_in_what_follows_from_others(self) -> Self:
+        if self.method in _LEARNING_RATES:
+            self._fill_in("training", learning_rate=_LEARNING_RATES[self.method])
+        if self.method == "densesiam":
+            self._fill_in("densesiam", region_from_epoch=self.training.epochs * 4 // 5)
         return self
+
+    def _fill_in(self, section: str, **values: Any) -> None:
+        own: Section = getattr(self, section)
+        missing = {name: value for name, value in values.items() if name not in own.model_fields_set}
+        object.__setattr__(self, section, own.model_copy(update=missing))  # frozen from here on
 
     def describe_start(self) -> str:
         """Name the start of the network, as every table must show it."""

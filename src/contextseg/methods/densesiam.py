@@ -33,6 +33,7 @@ class DenseSiam(Method):
     """DenseSiam: features, projectors and predictors."""
 
     trained: ClassVar[bool] = True
+    spherical: ClassVar[bool] = False
     embedding: ClusterScores
     region_weight: Tensor
     use_K: Tensor

@@ -33,6 +33,7 @@ class Iic(Method):
     """IIC: features and the heads that say which cluster a pixel is of."""
 
     trained: ClassVar[bool] = True
+    spherical: ClassVar[bool] = False
     embedding: ClusterScores
     use_K: Tensor
 
