@@ -14,11 +14,13 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from contextseg.errors import RunError, TrainingError
+from contextseg.methods.stego import Stego
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings, make_settings
 from contextseg.training import loop
 from contextseg.training.fit import fit
 from contextseg.training.images import SiameseSource
+from contextseg.views.siamese import SiameseBatch
 
 OWN = {
     "picie": {"dim": 16},
@@ -80,6 +82,24 @@ def test_peers_resume_inside_an_epoch_and_after_it(
         fit(scenes, tmp_path / "broken", tiny(name, PEERS[name]))
     monkeypatch.undo()
     same_run(whole, fit(scenes, tmp_path / "broken", tiny(name, PEERS[name]), resume=True))
+
+
+def test_a_step_shows_the_partners_that_the_method_asks_for(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, n_shown = Stego.forward, 0
+
+    def watched(self: Stego, batch: SiameseBatch) -> dict[str, torch.Tensor]:
+        nonlocal n_shown
+        assert batch.partners.indices == self.partners(batch.indices, epoch=n_shown // 3)  # 3 steps an epoch
+        assert not any(own == other for own, other in zip(batch.indices, batch.partners.indices, strict=True))
+        assert batch.partners.first_B3hw.shape == batch.first_B3hw.shape
+        n_shown += 1
+        return forward(self, batch)
+
+    monkeypatch.setattr(Stego, "forward", watched)
+    fit(scenes, tmp_path / "run", tiny("stego", PEERS["stego"]))
+    assert n_shown == 6
 
 
 def _interrupt_after(n_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
