@@ -75,6 +75,8 @@ class Method(nn.Module):
     def final_centers(self, points: Iterable[Tensor]) -> Tensor:
         """Cluster a stream of embeddings of the unaugmented images into the run's classes, (K, D) float32.
 
+        A method that has learnt its clusters itself returns those, and leaves the stream unread.
+
         Args:
             points: (n, D) float32 each.
 
