@@ -60,6 +60,9 @@ ROWS: dict[str, tuple[str | None, list[str]]] = {
     "picie-tuned": (None, ["method=picie"]),
     "kmeans": (None, ["method=kmeans"]),
     "lab": (None, ["method=lab"]),
+    # the peers
+    "picie-h": (None, ["method=picie", "picie.overclusters=100"]),
+    **{method: (None, [f"method={method}"]) for method in ("mdc", "iic", "densesiam", "stego")},
     # PSG x CAE
     "base": (None, [*CONTEXT, *NO_PSG, *cae_without(*CAE_PARTS)]),
     "psg": (None, [*CONTEXT, *cae_without(*CAE_PARTS)]),

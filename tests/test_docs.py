@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 from typer.testing import CliRunner
 
 from contextseg import ContextSegmenter
@@ -73,6 +74,17 @@ def test_recipes_are_settings() -> None:
     assert recipes
     for recipe in recipes:
         assert make_settings(override(load_settings(recipe), ["n_classes=27"])).n_classes == 27
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("coco27-*.yaml")), ids=lambda recipe: recipe.stem)
+def test_recipes_of_published_numbers_are_complete(recipe: Path) -> None:
+    settings = make_settings(load_settings(recipe))
+    assert settings.n_classes == 27
+    assert timm.models.is_model_pretrained(settings.backbone.name)
+    assert settings.backbone.start is not None
+    comment = " ".join(line[2:] for line in recipe.read_text().splitlines() if line.startswith("# "))
+    assert re.search(r"Published[^:]*: .*mIoU [\d.]+ \[V\]", comment)
+    assert f"`recipes/{recipe.name}`" in (ROOT / "docs/peers.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

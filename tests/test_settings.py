@@ -12,6 +12,7 @@ from contextseg.settings import (
     BackboneSettings,
     Section,
     Settings,
+    TrainingSettings,
     load_settings,
     make_settings,
     override,
@@ -69,7 +70,7 @@ def test_an_unknown_key_names_the_nearest(values, message):
         ({"views": {"hue": [0.1]}}, r"views\.hue\.1: "),
         ({"data": 5}, "data: got 5; input should be a valid dictionary"),
         ({"training": None}, "training: got None"),
-        ({"method": "stego"}, "method: got 'stego'; input should be 'context', 'picie', 'kmeans' or 'lab'"),
+        ({"method": "hp"}, "method: got 'hp'; input should be 'context', 'picie', 'mdc', .*'kmeans' or 'lab'"),
         ({"seed": 1.5}, r"seed: got 1\.5"),
     ],
 )
@@ -105,6 +106,15 @@ def test_a_wrong_type_names_the_key_and_the_value(values, message):
         ({"training": {"learning_rate": 0}}, r"training\.learning_rate: got 0"),
         ({"training": {"batch_size": 1}}, r"training\.batch_size: got 1"),
         ({"picie": {"temperature": 0}}, r"picie\.temperature: got 0"),
+        ({"method": "picie", "picie": {"overclusters": 1}}, r"picie\.overclusters: got 1"),
+        (
+            {"method": "picie", "picie": {"overclusters": 100}, "clustering": {"max_points": 60}},
+            r"clustering\.max_points is 60 and the largest head has 100 clusters",
+        ),
+        (
+            {"method": "iic", "iic": {"displacement": 8}, "views": {"frame_px": 32}},
+            r"iic\.displacement is 8 cells and views\.frame_px is 32, which is 8 cells; lower the displacement",
+        ),
         ({"picie": {"class_weights": "rare"}}, r"picie\.class_weights: got 'rare'; .*'none', 'counts' or 'inverse'"),
         (
             {"method": "kmeans", "kmeans": {"strides": [7]}},
@@ -242,6 +252,25 @@ def test_the_given_mapping_is_not_changed():
 def test_two_settings_share_nothing_that_can_change():
     made().backbone.options["drop_rate"] = 0.5
     assert made().backbone.options == {}
+
+
+@pytest.mark.parametrize(("method", "rate"), [("context", 1e-4), ("mdc", 1e-4), ("densesiam", 3e-3), ("stego", 5e-4)])
+def test_each_method_has_the_learning_rate_it_was_published_with(method, rate):
+    assert made(method=method).training.learning_rate == rate
+    assert made(method=method, training={"epochs": 2}).training == TrainingSettings(epochs=2, learning_rate=rate)
+    assert made(method=method, training=TrainingSettings(epochs=2)).training.learning_rate == rate
+    # what is given is taken, be it the default of others
+    for given in (1e-4, 0.2):
+        assert made(method=method, training={"learning_rate": given}).training.learning_rate == given
+
+
+@pytest.mark.parametrize(("epochs", "first"), [(1, 0), (2, 1), (3, 2), (5, 4), (10, 8)])
+def test_regions_of_densesiam_count_in_the_last_fifth(epochs, first):
+    settings = made(method="densesiam", training={"epochs": epochs})
+    assert settings.densesiam.region_from_epoch == first
+    assert made(method="densesiam", densesiam={"region_from_epoch": 7}).densesiam.region_from_epoch == 7
+    # resolved: a run that is given more epochs keeps the epoch it has
+    assert f"region_from_epoch: {first}" in settings.to_yaml()
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from contextseg import verbs
 from contextseg.data.scenes import CLASSES, render_scene, write_scenes
 from contextseg.errors import DataError, RunError, TrainingError
 from contextseg.evaluation.scores import read_scores
+from contextseg.methods import METHODS
 from contextseg.run_folder import RunFolder
-from contextseg.settings import Settings, make_settings
+from contextseg.settings import METHOD_SECTIONS, Settings, make_settings
 
 
 def tiny(n_classes: int = 4, **values: object) -> Settings:
@@ -46,12 +47,20 @@ def lab_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return verbs.fit(scenes, tmp_path_factory.mktemp("lab") / "run", tiny(len(CLASSES), method="lab")).path
 
 
-@pytest.mark.parametrize("method", ["context", "picie", "kmeans", "lab"])
+def of_method(method: str) -> Settings:
+    own = {"kmeans": {"backbone": TRAINED["backbone"]}, "lab": {}}.get(method, TRAINED)
+    return tiny(method=method, **own)
+
+
+def test_every_method_has_a_section_of_settings() -> None:
+    assert list(METHODS) == list(METHOD_SECTIONS)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_the_run_folder_is_complete(scenes: Path, tmp_path: Path, method: str) -> None:
-    own = {"context": TRAINED, "picie": TRAINED, "kmeans": {"backbone": TRAINED["backbone"]}, "lab": {}}[method]
-    run = verbs.fit(scenes, tmp_path / "run", tiny(method=method, **own))
+    run = verbs.fit(scenes, tmp_path / "run", of_method(method))
     files = {path.name for path in run.path.iterdir()}
-    trained = {"metrics.jsonl", "checkpoint.safetensors"} if method in {"context", "picie"} else set()
+    trained = {"metrics.jsonl", "checkpoint.safetensors"} if method not in {"kmeans", "lab"} else set()
     assert files == {"settings.yaml", "meta.json", "classes.json", "weights.safetensors"} | trained
     meta = run.read_json("meta.json")
     assert meta["data"]["n_images"] == 12
@@ -123,7 +132,8 @@ def test_an_unfinished_run_does_not_predict(tmp_path: Path) -> None:
         verbs.predict(tmp_path / "run", tmp_path, tmp_path / "out")
 
 
-def test_labels_never_reach_training(scenes: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_labels_never_reach_training(scenes: Path, tmp_path: Path, method: str) -> None:
     """The same images, once with their labels, once with noise for labels: bit-identical weights."""
     noisy = tmp_path / "noisy"
     (noisy / "images").mkdir(parents=True)
@@ -134,7 +144,7 @@ def test_labels_never_reach_training(scenes: Path, tmp_path: Path) -> None:
         noise = rng.integers(0, 6, (64, 96), dtype=np.uint8)
         Image.fromarray(noise).save(noisy / "labels" / path.name)
     weights = [
-        load_file(verbs.fit(root, tmp_path / f"run-{number}", tiny(**TRAINED)).weights)
+        load_file(verbs.fit(root, tmp_path / f"run-{number}", of_method(method)).weights)
         for number, root in enumerate((scenes, noisy, scenes / "images"))
     ]
     for other in weights[1:]:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from contextseg.errors import ContextsegError
-from contextseg.settings import load_settings, make_settings, override
+from contextseg.settings import METHOD_SECTIONS, load_settings, make_settings, override
 
 app = typer.Typer(
     help="Learn semantic classes from unlabelled images, and predict masks.",
@@ -45,7 +45,7 @@ def fit(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The run folder to make.")],
     classes: Annotated[int | None, typer.Option(help="How many classes to find.")] = None,
-    method: Annotated[str | None, typer.Option(help="How they are learnt: context, picie, kmeans, lab.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"How they are learnt: {', '.join(METHOD_SECTIONS)}.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file of settings; options here are laid over it.")] = None,
     assignments: Annotated[
         list[str] | None,

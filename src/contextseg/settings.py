@@ -1,6 +1,6 @@
 """The settings of a run: one tree, checked when it is built, the same names in Python, in YAML and after `--set`.
 
-Every default stands here and nowhere else. A method's own section (``picie``, ``kmeans``, ``lab``) may be set
+Every default stands here and nowhere else. A method's own section (``picie``, ``kmeans``, ``lab``, ..) may be set
 only when that method is chosen, so that no setting is silently without effect.
 """
 
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from contextseg.conventions import MAX_PIXELS, SIZE_MULTIPLE_PX
+from contextseg.conventions import MAX_PIXELS, SIZE_MULTIPLE_PX, STRIDE_PX
 from contextseg.errors import SettingsError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -129,7 +129,9 @@ class TrainingSettings(Section):
 
     epochs: int = Field(5, ge=1, description="passes over the images")
     batch_size: int = Field(16, ge=2, description="images per step")
-    learning_rate: float = Field(1e-4, gt=0, description="Adam's learning rate")
+    learning_rate: float = Field(
+        1e-4, gt=0, description="learning rate; where none is given, densesiam takes 3e-3 and stego 5e-4"
+    )
     accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one, else cpu")
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="auto: half precision where the hardware computes in it, else 32-true"
@@ -146,6 +148,62 @@ class PicieSettings(Section):
         "none",
         description="weight of a cluster in the loss: none, its share of the pixels (PiCIE as released), or inverse",
     )
+    overclusters: int | None = Field(
+        None, ge=2, description="clusters of a second head that is trained besides (PiCIE + H has 100); none by default"
+    )
+
+
+class MdcSettings(Section):
+    """MDC, the pixel-level DeepCluster of the PiCIE paper."""
+
+    dim: int = Field(128, ge=2, description="dimensions of a pixel embedding")
+
+
+class IicSettings(Section):
+    """Invariant Information Clustering."""
+
+    dim: int = Field(128, ge=2, description="dimensions of a pixel feature")
+    displacement: int = Field(
+        2, ge=0, description="farthest neighbour that a cell is compared with, in cells of 4 pixels along each axis"
+    )
+    overclusters_per_class: int = Field(3, ge=1, description="clusters of the auxiliary head for each class")
+
+
+class DenseSiamSettings(Section):
+    """Dense Siamese Network; SGD."""
+
+    dim: int = Field(128, ge=2, description="dimensions of a pixel feature and of the hidden layers")
+    auxiliary_clusters: int = Field(128, ge=2, description="clusters of the auxiliary head")
+    segmentation_weight: float = Field(1.0, ge=0, description="weight of the cross-entropy with its own hard labels")
+    region_weight: float = Field(0.1, ge=0, description="weight of the similarity of regions")
+    region_temperature: float = Field(0.1, gt=0, description="divides the cosines of regions")
+    region_from_epoch: int = Field(
+        4, ge=0, description="epoch, from 0, from which regions count; where none is given, the last fifth of training"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay of SGD")
+
+
+class StegoSettings(Section):
+    """STEGO, on a frozen backbone. The weights and shifts are those for COCO-Stuff and a ViT-S/8."""
+
+    dim: int = Field(70, ge=2, description="dimensions of a code")
+    strides: tuple[Literal[4, 8, 16, 32], ...] = Field(
+        (16, 32), min_length=1, description="strides of the frozen feature maps that are joined"
+    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of the feature channels that the head does not see")
+    points: int = Field(11, ge=1, description="points per side that are drawn from each image in a step, squared")
+    neighbours: int = Field(7, ge=1, description="nearest images, one of which is shown beside an image")
+    negatives: int = Field(5, ge=1, description="random other images that each image is compared with")
+    self_weight: float = Field(0.67, ge=0, description="weight of an image's correspondence with itself")
+    neighbour_weight: float = Field(0.25, ge=0, description="weight of the correspondence with a nearest image")
+    random_weight: float = Field(0.63, ge=0, description="weight of the correspondence with a random image")
+    self_shift: float = Field(0.08, description="feature cosine at which a point of the same image attracts")
+    neighbour_shift: float = Field(0.02, description="feature cosine at which a point of a nearest image attracts")
+    random_shift: float = Field(0.66, description="feature cosine at which a point of a random image attracts")
+    pointwise: bool = Field(True, description="feature cosines of each point are centred over the other image")
+    zero_clamp: bool = Field(True, description="codes that are unlike already are not pushed further apart")
+    probe_learning_rate: float = Field(5e-3, gt=0, description="Adam's learning rate for the cluster probe")
 
 
 class EmbeddingSettings(Section):
@@ -209,14 +267,27 @@ class LabSettings(Section):
     )
 
 
-METHOD_SECTIONS = {"context": ContextSettings, "picie": PicieSettings, "kmeans": KmeansSettings, "lab": LabSettings}
+METHOD_SECTIONS = {
+    "context": ContextSettings,
+    "picie": PicieSettings,
+    "mdc": MdcSettings,
+    "iic": IicSettings,
+    "densesiam": DenseSiamSettings,
+    "stego": StegoSettings,
+    "kmeans": KmeansSettings,
+    "lab": LabSettings,
+}
+# DenseSiam: 0.05 for a batch of 256, and in proportion for the default one
+_LEARNING_RATES = {"densesiam": 3e-3, "stego": 5e-4}
 
 
 class Settings(Section):
     """All settings of a run."""
 
     n_classes: int = Field(..., ge=2, le=4096, description="number of classes to find (K)")
-    method: Literal["context", "picie", "kmeans", "lab"] = Field("context", description="how the classes are learnt")
+    method: Literal["context", "picie", "mdc", "iic", "densesiam", "stego", "kmeans", "lab"] = Field(
+        "context", description="how the classes are learnt"
+    )
     seed: int = Field(0, ge=0, description="every random draw of the run follows from it")
     data: DataSettings = DataSettings()
     views: ViewSettings = ViewSettings()
@@ -225,6 +296,10 @@ class Settings(Section):
     training: TrainingSettings = TrainingSettings()
     context: ContextSettings = ContextSettings()
     picie: PicieSettings = PicieSettings()
+    mdc: MdcSettings = MdcSettings()
+    iic: IicSettings = IicSettings()
+    densesiam: DenseSiamSettings = DenseSiamSettings()
+    stego: StegoSettings = StegoSettings()
     kmeans: KmeansSettings = KmeansSettings()
     lab: LabSettings = LabSettings()
 
@@ -235,10 +310,16 @@ class Settings(Section):
                 f"views.frame_px is {self.views.frame_px} and data.image_px is {self.data.image_px}; "
                 "the square must fit into the image, so raise image_px or lower frame_px"
             )
-        if self.clustering.max_points < self.n_classes:
+        n_clusters = max(self.n_classes, self.picie.overclusters or 0)
+        if self.clustering.max_points < n_clusters:
             raise ValueError(
-                f"clustering.max_points is {self.clustering.max_points} and n_classes is {self.n_classes}; "
-                "there must be as many points as clusters, so raise max_points"
+                f"clustering.max_points is {self.clustering.max_points} and the largest head has {n_clusters} "
+                "clusters; there must be as many points as clusters, so raise max_points"
+            )
+        if self.iic.displacement >= self.views.frame_px // STRIDE_PX:
+            raise ValueError(
+                f"iic.displacement is {self.iic.displacement} cells and views.frame_px is {self.views.frame_px}, "
+                f"which is {self.views.frame_px // STRIDE_PX} cells; lower the displacement"
             )
         for section in METHOD_SECTIONS.keys() - {self.method}:
             if section in self.model_fields_set:
@@ -246,6 +327,19 @@ class Settings(Section):
                     f"section '{section}' is set but the method is '{self.method}', which does not read it"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _fill_in_what_follows_from_others(self) -> Self:
+        if self.method in _LEARNING_RATES:
+            self._fill_in("training", learning_rate=_LEARNING_RATES[self.method])
+        if self.method == "densesiam":
+            self._fill_in("densesiam", region_from_epoch=self.training.epochs * 4 // 5)
+        return self
+
+    def _fill_in(self, section: str, **values: Any) -> None:
+        own: Section = getattr(self, section)
+        missing = {name: value for name, value in values.items() if name not in own.model_fields_set}
+        object.__setattr__(self, section, own.model_copy(update=missing))  # frozen from here on
 
     def describe_start(self) -> str:
         """Name the start of the network, as every table must show it."""

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from contextseg.clustering.kmeans import KMeans
-from contextseg.methods.picie import Picie, class_weights
-from contextseg.settings import make_settings
+from contextseg.methods.picie import Picie, class_weights, head_weights
+from contextseg.settings import METHOD_SECTIONS, make_settings
 from contextseg.views.geometry import GeometricView
 from contextseg.views.siamese import SiameseBatch
 
@@ -105,6 +105,64 @@ def test_the_weighted_loss_by_hand():
     found = method(other)
     assert found["within"].item() == pytest.approx((same_1 + same_2) / 2, abs=1e-6)
     assert found["cross"].item() == pytest.approx((cross_1 + cross_2) / 2, abs=1e-6)
+
+
+def dot(first, second):
+    return sum(a * b for a, b in zip(first, second, strict=True))
+
+
+def test_the_loss_of_two_heads_pixel_by_pixel():
+    """Three clusters and five overclusters, on 2 images of 1 x 7 cells."""
+    generator = torch.Generator().manual_seed(0)
+    method = picie(n_classes=3, overclusters=5, temperature=0.3)
+    method.centers_VKD.copy_(F.normalize(torch.randn(2, 8, 2, generator=generator), dim=2))
+    method.class_weights_VK.copy_(torch.rand(2, 8, generator=generator))
+    batch = next(random_batches(1, cells=7))
+    points = [view.movedim(1, -1).flatten(0, -2).tolist() for view in batch.embed(RedGreen())]
+    expected = {"within": 0.0, "cross": 0.0}
+    # log 5 / (log 3 + log 5) for the 3 clusters, log 3 / (log 3 + log 5) for the 5
+    for clusters, weight in ((slice(0, 3), math.log(5) / math.log(15)), (slice(3, 8), math.log(3) / math.log(15))):
+        centers, shares = method.centers_VKD[:, clusters].tolist(), method.class_weights_VK[:, clusters].tolist()
+        for own in range(2):
+            for target in range(2):
+                total = norm = 0.0
+                for place, point in enumerate(points[own]):
+                    of_target = [dot(points[target][place], center) for center in centers[target]]
+                    label = of_target.index(max(of_target))
+                    scores = [dot(point, center) / 0.3 for center in centers[target]]
+                    entropy = math.log(sum(map(math.exp, scores))) - scores[label]
+                    total += shares[target][label] * entropy
+                    norm += shares[target][label]
+                expected["within" if own == target else "cross"] += weight * total / norm / 2
+    found = method(batch)
+    for name, value in expected.items():
+        assert found[name].item() == pytest.approx(value, abs=1e-5), name
+    assert found["loss"].item() == pytest.approx(sum(expected.values()) / 2, abs=1e-5)
+    assert len(method.cluster_use()) == 3  # of the first head
+    assert method.cluster_use().sum() == 2 * 2 * 7
+
+
+def test_each_head_is_clustered_and_weighed_by_itself():
+    method = picie(overclusters=4, class_weights="inverse")
+    with torch.no_grad():
+        method.begin_epoch(4, Images())
+        embedded = [batch.embed(method.embedding) for batch in random_batches()]
+    for view in range(2):
+        points = torch.cat([both[view].movedim(1, -1).flatten(0, -2) for both in embedded])
+        for count, clusters in ((2, slice(0, 2)), (4, slice(2, 6))):
+            expected = KMeans(count, seed=0 + 4, n_restarts=2).fit([points])
+            torch.testing.assert_close(method.centers_VKD[view, clusters], expected.centers_)
+            weights = class_weights(expected.counts_, "inverse")
+            torch.testing.assert_close(method.class_weights_VK[view, clusters], weights)
+
+
+def test_head_weights_by_hand():
+    assert head_weights([27]) == [1.0]
+    # log 4 = 2 log 2: the head of 2 weighs 2 / 3, that of 4 weighs 1 / 3
+    assert head_weights([2, 4]) == pytest.approx([2 / 3, 1 / 3])
+    # untrained, the losses are log K: weighed, they are the same
+    small, large = head_weights([27, 100])
+    assert small * math.log(27) == pytest.approx(large * math.log(100))
 
 
 def test_the_loss_meets_view_2_after_its_crop():
@@ -220,7 +278,7 @@ def test_as_many_points_are_clustered_as_memory_allows(monkeypatch):
     observe = KMeans.observe
     monkeypatch.setattr(KMeans, "observe", lambda self, points: (seen.append(len(points)), observe(self, points)))
     method = picie()
-    settings = method.settings.model_dump(mode="json", exclude={"context", "kmeans", "lab"})
+    settings = method.settings.model_dump(mode="json", exclude=METHOD_SECTIONS.keys() - {"picie"})
     method.settings = make_settings(settings | {"clustering": {"max_points": 13}})
     with torch.no_grad():
         method.begin_epoch(0, Images())

@@ -3,7 +3,14 @@ import pytest
 import torch
 
 from contextseg.models.backbone import Backbone
-from contextseg.models.embedding import BackboneFeatures, LabPosition, PixelEmbedding, TopDownDecoder
+from contextseg.models.embedding import (
+    BackboneFeatures,
+    ClusterScores,
+    LabPosition,
+    PixelEmbedding,
+    PixelFeatures,
+    TopDownDecoder,
+)
 from contextseg.settings import BackboneSettings
 from contextseg.views.geometry import whole_coordinates
 
@@ -150,3 +157,23 @@ def test_position_by_hand():
         torch.testing.assert_close(own[3], expected_y)
         torch.testing.assert_close(own[4], expected_x)
     assert not LabPosition(0.0)(torch.zeros(1, 3, 8, 12), coordinates_of(torch.zeros(1, 3, 8, 12)))[:, 3:].any()
+
+
+@torch.no_grad()
+def test_an_embedding_is_the_features_at_unit_length(backbone, image):
+    features, embedding = PixelFeatures(backbone, 5), PixelEmbedding(backbone, 5)
+    embedding.load_state_dict(features.state_dict())
+    long, unit = (network(image, coordinates_of(image)) for network in (features, embedding))
+    torch.testing.assert_close(long, features.decoder(backbone(image)))
+    torch.testing.assert_close(unit, long / long.square().sum(1, keepdim=True).sqrt())
+
+
+@torch.no_grad()
+def test_scores_are_those_of_the_head_and_the_nearest_axis_is_the_largest(backbone, image):
+    features, head = PixelFeatures(backbone, 5), torch.nn.Conv2d(5, 3, 1)
+    found = ClusterScores(features, head)(image, coordinates_of(image))
+    assert found.shape == (2, 3, 16, 24)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, head(features(image, coordinates_of(image))))
+    distances = torch.stack([(found - axis[:, None, None]).square().sum(1) for axis in torch.eye(3)])
+    assert torch.equal(distances.argmin(0), found.argmax(1))

@@ -14,19 +14,28 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from contextseg.errors import RunError, TrainingError
+from contextseg.methods.stego import Stego
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings, make_settings
 from contextseg.training import loop
 from contextseg.training.fit import fit
 from contextseg.training.images import SiameseSource
+from contextseg.views.siamese import SiameseBatch
 
 OWN = {
     "picie": {"dim": 16},
     "context": {"clusters_per_class": 2, "n_partitions": 2, "embedding": {"dim": 16}, "guidance": {"grid": 8}},
 }
+PEERS = {
+    "picie": {"dim": 8, "overclusters": 9},
+    "mdc": {"dim": 8},
+    "iic": {"dim": 8, "displacement": 1},
+    "densesiam": {"dim": 8, "auxiliary_clusters": 6, "region_from_epoch": 1},
+    "stego": {"dim": 8, "points": 4, "neighbours": 3},
+}
 
 
-def tiny(method: str = "context", **training: object) -> Settings:
+def tiny(method: str = "context", own: dict[str, object] | None = None, **training: object) -> Settings:
     return make_settings(
         {
             "n_classes": 4,
@@ -35,7 +44,7 @@ def tiny(method: str = "context", **training: object) -> Settings:
             "views": {"frame_px": 64},
             "backbone": {"name": "test_resnet", "options": {"drop_rate": 0.2, "drop_path_rate": 0.2}},
             "clustering": {"max_points": 2000, "n_restarts": 1},
-            method: OWN[method],
+            method: own or OWN[method],
             "training": {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3} | training,
         }
     )
@@ -60,6 +69,52 @@ def same_run(first: RunFolder, second: RunFolder) -> None:
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_resume_inside_an_epoch_and_after_it(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Their own buffers, optimisers and draws are in the checkpoint."""
+    whole = fit(scenes, tmp_path / "whole", tiny(name, PEERS[name]))
+    fit(scenes, tmp_path / "longer", tiny(name, PEERS[name], epochs=1))
+    same_run(whole, fit(scenes, tmp_path / "longer", tiny(name, PEERS[name]), resume=True))
+    _interrupt_after(5, monkeypatch)
+    with pytest.raises(loop.InterruptedRunError):
+        fit(scenes, tmp_path / "broken", tiny(name, PEERS[name]))
+    monkeypatch.undo()
+    same_run(whole, fit(scenes, tmp_path / "broken", tiny(name, PEERS[name]), resume=True))
+
+
+def test_a_step_shows_the_partners_that_the_method_asks_for(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, n_shown = Stego.forward, 0
+
+    def watched(self: Stego, batch: SiameseBatch) -> dict[str, torch.Tensor]:
+        nonlocal n_shown
+        assert batch.partners.indices == self.partners(batch.indices, epoch=n_shown // 3)  # 3 steps an epoch
+        assert not any(own == other for own, other in zip(batch.indices, batch.partners.indices, strict=True))
+        assert batch.partners.first_B3hw.shape == batch.first_B3hw.shape
+        n_shown += 1
+        return forward(self, batch)
+
+    monkeypatch.setattr(Stego, "forward", watched)
+    fit(scenes, tmp_path / "run", tiny("stego", PEERS["stego"]))
+    assert n_shown == 6
+
+
+def _interrupt_after(n_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, n_logged = RunFolder.log, 0
+
+    def log_and_interrupt(run: RunFolder, **values: object) -> None:
+        nonlocal n_logged
+        log(run, **values)
+        n_logged += "step" in values
+        if n_logged == n_steps and "step" in values:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(RunFolder, "log", log_and_interrupt)
+
+
 def test_metrics_have_every_step_and_every_epoch(unbroken: RunFolder) -> None:
     places = [(line["epoch"], line.get("step")) for line in unbroken.metrics()]
     # 12 images in batches of 4 are 3 steps; the line without a step closes the epoch
@@ -81,16 +136,7 @@ def test_other_seed_other_run(scenes: Path, tmp_path: Path, unbroken: RunFolder,
 def test_interrupt_saves_and_resume_replays_nothing(
     scenes: Path, tmp_path: Path, unbroken: RunFolder, method: str, monkeypatch: pytest.MonkeyPatch, n_steps_before: int
 ) -> None:
-    log, n_logged = RunFolder.log, 0
-
-    def log_and_interrupt(run: RunFolder, **values: object) -> None:
-        nonlocal n_logged
-        log(run, **values)
-        n_logged += "step" in values
-        if n_logged == n_steps_before and "step" in values:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(RunFolder, "log", log_and_interrupt)
+    _interrupt_after(n_steps_before, monkeypatch)
     with pytest.raises(loop.InterruptedRunError, match="--resume goes on"):
         fit(scenes, tmp_path / "run", tiny(method))
     monkeypatch.undo()

@@ -132,6 +132,16 @@ def test_both_embeddings_have_unit_length_and_carry_the_gradient(images):
         assert gradient.abs().max() > 0
 
 
+def test_maps_are_as_long_as_the_network_makes_them(images):
+    batch = siamese_batch(images, [0, 1, 2], seed=0, epoch=0, settings=ViewSettings(frame_px=32))
+    first, second = batch.maps(lambda image, _coordinates: 5 * Patchify()(image))
+    unit_first, unit_second = batch.embed(Patchify())
+    torch.testing.assert_close(first, 5 * unit_first)
+    assert second.norm(dim=1).max() <= 5 + 1e-4
+    assert second.norm(dim=1).min() < 4.9  # means of unit vectors are shorter
+    torch.testing.assert_close(F.normalize(second, dim=1), unit_second)
+
+
 @pytest.mark.parametrize(
     "changed",
     [{"frame_px": 64}, {"frame": "centre"}, {"min_scale": 1.0}, {"flip_p": 1.0}],

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from contextseg.clustering.kmeans import KMeans
@@ -52,8 +53,16 @@ class Method(nn.Module):
     def allocate(self, n_images: int) -> None:
         """Make room for what is kept of each image, before training or its checkpoint."""
 
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimiser of the parameters; Adam, where a method has none of its own."""
+        return torch.optim.Adam(self.parameters(), lr=self.settings.training.learning_rate)
+
     def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
         """Prepare an epoch; gradients are off."""
+
+    def partners(self, indices: list[int], epoch: int) -> list[int]:
+        """Return another image to be shown beside each of these in a step of an epoch; none by default."""
+        return []
 
     def forward(self, batch: SiameseBatch) -> dict[str, Tensor]:
         """Return the parts of the loss of one step; ``"loss"`` is the one that is differentiated."""
@@ -65,6 +74,8 @@ class Method(nn.Module):
 
     def final_centers(self, points: Iterable[Tensor]) -> Tensor:
         """Cluster a stream of embeddings of the unaugmented images into the run's classes, (K, D) float32.
+
+        A method that has learnt its clusters itself returns those, and leaves the stream unread.
 
         Args:
             points: (n, D) float32 each.

@@ -3,7 +3,9 @@
 **Reproduced**: the two views (one photometric draw each; crop and flip on the image of one and on the features of the
 other), k-means of each view apart at the start of an epoch with batch-norm in training mode (Lloyd iterations on the
 first points, then mini-batch updates with rate n_k / N_k), labels by the nearest centre, frozen unit centres as the
-classifier, cosine scores, the mean of within-view and cross-view cross-entropy, Adam 1e-4.
+classifier, cosine scores, the mean of within-view and cross-view cross-entropy, Adam 1e-4. With ``picie.overclusters``
+("+H") a second head of K2 clusters is clustered and trained in the same way; the losses of the first and of the second
+head weigh log K2 / (log K + log K2) and log K / (log K + log K2).
 
 **Ours by default**: the scores are divided by a temperature of 0.1. ``recipes/picie-as-described.yaml`` takes it out.
 
@@ -13,12 +15,14 @@ favours large clusters, and the grey draw never runs.
 **Not reproduced**: labels are taken in the training pass from the embeddings of that pass, where PiCIE stores the
 labels of a pass of its own at the start of the epoch; that costs two more forward passes and a label file for each
 image. View 1 is cut from the same resolution as view 2, where PiCIE cuts it from twice that. The k-means sees cells
-drawn evenly from all images, where PiCIE takes all pixels of the first 20 batches. The over-clustering head ("+H") is
-absent.
+drawn evenly from all images, where PiCIE takes all pixels of the first 20 batches.
 
-Shape legend: B images, D dimensions, h w cells, N = B h w, K clusters, V = 2 views.
+Shape legend: B images, D dimensions, h w cells, N = B h w, K clusters (in buffers those of all heads, one head after
+the other), V = 2 views.
 """
 
+import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -45,26 +49,30 @@ class Picie(Method):
     def __init__(self, settings: Settings, *, load_start: bool = True) -> None:
         backbone = Backbone(settings.backbone, load_start=load_start)
         super().__init__(PixelEmbedding(backbone, settings.picie.dim), settings)
-        n_classes = settings.n_classes
-        self.register_buffer("centers_VKD", torch.zeros(2, n_classes, settings.picie.dim))
-        self.register_buffer("class_weights_VK", torch.ones(2, n_classes))
-        self.register_buffer("use_K", torch.zeros(n_classes, dtype=torch.int64))
+        self.heads = [count for count in (settings.n_classes, settings.picie.overclusters) if count]
+        self.register_buffer("centers_VKD", torch.zeros(2, sum(self.heads), settings.picie.dim))
+        self.register_buffer("class_weights_VK", torch.ones(2, sum(self.heads)))
+        self.register_buffer("use_K", torch.zeros(settings.n_classes, dtype=torch.int64))
 
     def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
         """Cluster the embeddings of each view, sampled evenly over all images."""
         self.use_K.zero_()
         settings, per_image = self.settings, points_per_image(self.settings.clustering.max_points, images.n_images)
         kmeans = [
-            KMeans(settings.n_classes, seed=settings.seed + epoch, **settings.clustering.model_dump()) for _ in range(2)
+            [KMeans(count, seed=settings.seed + epoch, **settings.clustering.model_dump()) for count in self.heads]
+            for _ in range(2)
         ]
         for batch in images.batches(epoch):
             for view, embedded_BDhw in enumerate(batch.embed(self.embedding)):
                 key = (settings.seed, f"cells-{view}", epoch)
-                kmeans[view].observe(sample_cells(embedded_BDhw, batch.indices, key, per_image))
-        for view, clusters in enumerate(kmeans):
-            clusters.finish()
-            self.centers_VKD[view] = clusters.centers_
-            self.class_weights_VK[view] = class_weights(clusters.counts_, settings.picie.class_weights)
+                points = sample_cells(embedded_BDhw, batch.indices, key, per_image)
+                for clusters in kmeans[view]:
+                    clusters.observe(points)
+        for view, heads in enumerate(kmeans):
+            found = [clusters.finish() for clusters in heads]
+            self.centers_VKD[view] = torch.cat([clusters.centers_ for clusters in found])
+            weights = [class_weights(clusters.counts_, settings.picie.class_weights) for clusters in found]
+            self.class_weights_VK[view] = torch.cat(weights)
 
     def forward(self, batch: SiameseBatch) -> dict[str, Tensor]:
         """Return the loss and its parts: within the views and across them."""
@@ -73,22 +81,41 @@ class Picie(Method):
             return self._losses(points)
 
     def _losses(self, points: list[Tensor]) -> dict[str, Tensor]:
-        labels = [(own @ centers.T).argmax(1) for own, centers in zip(points, self.centers_VKD, strict=True)]
-        for own in labels:
+        centers, weights = (heads.split(self.heads, dim=1) for heads in (self.centers_VKD, self.class_weights_VK))
+        labels = [
+            [(own @ centers_KD.T).argmax(1) for own, centers_KD in zip(points, head_VKD, strict=True)]
+            for head_VKD in centers
+        ]
+        for own in labels[0]:
             self.use_K += torch.bincount(own, minlength=len(self.use_K))
-        (same_1, cross_1), (cross_2, same_2) = (
-            [self._cross_entropy(own, labels[target], target) for target in range(2)] for own in points
-        )
-        within, cross = (same_1 + same_2) / 2, (cross_1 + cross_2) / 2
+        of_heads = [self._head_losses(points, *head) for head in zip(labels, centers, weights, strict=True)]
+        within, cross = points[0].new_tensor(head_weights(self.heads)) @ torch.stack(of_heads)
         return {"loss": (within + cross) / 2, "within": within.detach(), "cross": cross.detach()}
 
     def cluster_use(self) -> Tensor:
         """Return the pixels of each cluster in this epoch, both views together."""
         return self.use_K
 
-    def _cross_entropy(self, points_ND: Tensor, labels_N: Tensor, target: int) -> Tensor:
-        logits = points_ND @ self.centers_VKD[target].T / self.settings.picie.temperature
-        return F.cross_entropy(logits, labels_N, weight=self.class_weights_VK[target])
+    def _head_losses(
+        self, points: list[Tensor], labels: list[Tensor], centers_VKD: Tensor, weights_VK: Tensor
+    ) -> Tensor:
+        """Return the cross-entropies of one head, (2,): within the views and across them."""
+
+        def cross_entropy(own_ND: Tensor, target: int) -> Tensor:
+            logits = own_ND @ centers_VKD[target].T / self.settings.picie.temperature
+            return F.cross_entropy(logits, labels[target], weight=weights_VK[target])
+
+        (same_1, cross_1), (cross_2, same_2) = ([cross_entropy(own, target) for target in range(2)] for own in points)
+        return torch.stack([(same_1 + same_2) / 2, (cross_1 + cross_2) / 2])
+
+
+def head_weights(heads: Sequence[int]) -> list[float]:
+    """Return the weight of each head's loss: the share of the other one's log K, so that both heads have an equal say.
+
+    The cross-entropy of K clusters begins near log K.
+    """
+    logs = [math.log(count) for count in heads]
+    return [log / sum(logs) for log in reversed(logs)]
 
 
 def class_weights(counts_K: Tensor, rule: str) -> Tensor:

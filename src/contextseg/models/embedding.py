@@ -38,12 +38,12 @@ class TopDownDecoder(nn.Module):
         return result
 
 
-class PixelEmbedding(nn.Module):
-    """Backbone and decoder: unit-length embeddings that are trained.
+class PixelFeatures(nn.Module):
+    """Backbone and decoder: features of any length that are trained.
 
     Args:
         backbone: gives the feature maps.
-        dim: dimensions of an embedding.
+        dim: dimensions of a feature.
     """
 
     def __init__(self, backbone: Backbone, dim: int) -> None:
@@ -52,8 +52,38 @@ class PixelEmbedding(nn.Module):
         self.decoder = TopDownDecoder(backbone.channels, dim)
 
     def forward(self, image_B3HW: Tensor, _coordinates_B2hw: Tensor) -> Tensor:
+        """Return (B, D, h, w) float32 for RGB in 0-1."""
+        features: Tensor = self.decoder(self.backbone(image_B3HW)).float()
+        return features
+
+
+class PixelEmbedding(PixelFeatures):
+    """Pixel features at unit length."""
+
+    def forward(self, image_B3HW: Tensor, coordinates_B2hw: Tensor) -> Tensor:
         """Return (B, D, h, w) float32 unit vectors for RGB in 0-1."""
-        return F.normalize(self.decoder(self.backbone(image_B3HW)).float(), dim=1)
+        return F.normalize(super().forward(image_B3HW, coordinates_B2hw), dim=1)
+
+
+class ClusterScores(nn.Module):
+    """A head that has learnt the clusters itself: the score of each of them for each cell.
+
+    The centres of these embeddings are the axes, (1, 0, ..), (0, 1, ..), ..: the nearest is that of the largest score.
+
+    Args:
+        features: pixel features.
+        head: (B, D, h, w) to the scores, (B, K, h, w).
+    """
+
+    def __init__(self, features: PixelFeatures, head: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+        self.head = head
+
+    def forward(self, image_B3HW: Tensor, coordinates_B2hw: Tensor) -> Tensor:
+        """Return (B, K, h, w) float32 for RGB in 0-1."""
+        scores: Tensor = self.head(self.features(image_B3HW, coordinates_B2hw)).float()
+        return scores
 
 
 class BackboneFeatures(nn.Module):

@@ -108,7 +108,7 @@ def fit(
 
 
 def final_clusters(fabric: Fabric, method: Method, cache: ImageCache, settings: Settings, console: Console) -> Tensor:
-    """Cluster the embeddings of the whole, unaugmented images afresh, as PiCIE does for its evaluation.
+    """Return the clusters that a method reports: of a fresh clustering of the whole images, or those it has learnt.
 
     Returns:
         (K, D) float32 centres.

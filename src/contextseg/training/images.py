@@ -46,9 +46,12 @@ class SiameseSource:
         """Yield the batches of an epoch from a step on; the same ones at every call."""
         order = keyed_rng(self.settings.seed, "order", epoch).permutation(len(self.cache))
         for step in range(first_step, self.n_steps):
-            indices = order[step * self.batch_size : (step + 1) * self.batch_size].tolist()
-            images = [to_tensor(self.cache[index], self.device) for index in indices]
-            yield siamese_batch(images, indices, seed=self.settings.seed, epoch=epoch, settings=self.settings.views)
+            yield self.views(order[step * self.batch_size : (step + 1) * self.batch_size].tolist(), epoch)
+
+    def views(self, indices: list[int], epoch: int) -> SiameseBatch:
+        """Return the views of these images in an epoch."""
+        images = [to_tensor(self.cache[index], self.device) for index in indices]
+        return siamese_batch(images, indices, seed=self.settings.seed, epoch=epoch, settings=self.settings.views)
 
 
 def whole_images(

@@ -57,7 +57,7 @@ def train(
         InterruptedRunError: Ctrl-C or SIGTERM; the state has been saved.
     """
     method.allocate(source.n_images)
-    optimizer = torch.optim.Adam(method.parameters(), lr=settings.training.learning_rate)
+    optimizer = method.optimizer()
     wrapped, wrapped_optimizer = fabric.setup(method, optimizer)
     wrapped.mark_forward_method("begin_epoch")
     at = load_checkpoint(run.checkpoint, method, optimizer) if run.checkpoint.exists() else Position()
@@ -83,6 +83,8 @@ def train(
                 for batch in _until(
                     stopped, source.batches(at.epoch, at.step), lambda batch: advance(len(batch.indices))
                 ):
+                    if partners := method.partners(batch.indices, at.epoch):
+                        batch.partners = source.views(partners, at.epoch)
                     torch.manual_seed(step_seed(settings.seed, at))
                     losses = wrapped(batch)
                     values = {name: value.detach().item() for name, value in losses.items()}

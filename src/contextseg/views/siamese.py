@@ -31,7 +31,12 @@ class SiameseBatch:
         frames: where the square lies in each image.
         crops: the geometric view that was applied to the first, on the square's grid.
         indices: which images these are.
+
+    Attributes:
+        partners: views of another image for each, where the method asks for them.
     """
+
+    partners: "SiameseBatch | None" = None
 
     def __init__(
         self,
@@ -47,13 +52,16 @@ class SiameseBatch:
         self.crops = crops
         self.indices = indices
 
+    def maps(self, network: nn.Module) -> tuple[Tensor, Tensor]:
+        """Return the maps of both views, (B, D, h / 4, w / 4) each, position by position the same points."""
+        first: Tensor = network(self.first_B3hw, self.first_coordinates())
+        whole = network(self.second_B3hw, self._coordinates(self.frames))
+        return first, apply_views(self.crops, whole)
+
     def embed(self, embedding: nn.Module) -> tuple[Tensor, Tensor]:
-        """Return the unit embeddings of both views, (B, D, h / 4, w / 4) each, position by position the same points."""
-        first: Tensor = embedding(self.first_B3hw, self.first_coordinates())
-        # bilinear means of unit vectors are shorter than 1
-        whole = embedding(self.second_B3hw, self._coordinates(self.frames))
-        second = F.normalize(apply_views(self.crops, whole), dim=1)
-        return first, second
+        """Return the maps of both views, as `maps` does, at unit length."""
+        first, second = self.maps(embedding)
+        return first, F.normalize(second, dim=1)  # bilinear means of unit vectors are shorter than 1
 
     def first_coordinates(self) -> Tensor:
         """Return where the cells of the first view lie in the uncropped images, (B, 2, h / 4, w / 4) in 0-1."""
