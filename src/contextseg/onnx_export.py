@@ -157,8 +157,6 @@ def write_onnx(predictor: Predictor, path: Path, classes: Sequence[Mapping[str, 
 
 def _exported(predictor: Predictor) -> Any:
     """Return the network as an ONNX model from ``image`` (1, 3, h, w) to ``scores`` (1, K, h / 4, w / 4)."""
-    import onnx
-
     scorer = _Scorer(predictor.embedding, predictor.centers).eval()
     height, width = (torch.export.Dim(side, min=2, max=1024) for side in ("high", "wide"))
     example = torch.rand(1, 3, 3 * SIZE_MULTIPLE_PX, 5 * SIZE_MULTIPLE_PX)
