@@ -7,13 +7,10 @@ The cache is a folder with two files: `images.raw`, the (h, w, 3) uint8 arrays o
 import errno
 import hashlib
 import json
-import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from itertools import accumulate, islice
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,12 +19,12 @@ from numpy.typing import NDArray
 
 from contextseg.conventions import MAX_PIXELS, SIZE_MULTIPLE_PX
 from contextseg.data.images import read_for_training, relative_name
+from contextseg.data.threads import map_ahead
 from contextseg.errors import DataError, ImageError
 from contextseg.files import atomic, write_atomically
 
 _FORMAT_VERSION = 1
 _RAW, _INDEX = "images.raw", "index.json"
-_MAX_THREADS = 4
 _N_SHOWN = 3
 
 Decoded = NDArray[np.uint8] | ImageError
@@ -166,7 +163,7 @@ def _read_index(folder: Path) -> dict[str, Any] | None:
 
 
 def _decoded(paths: Sequence[Path], read: Callable[[Path], NDArray[np.uint8]]) -> Iterator[Decoded]:
-    """Yield the images in order, or why one is not usable; a few are decoded ahead, so memory is bounded."""
+    """Yield the images in order, or why one is not usable."""
 
     def read_or_error(path: Path) -> Decoded:
         try:
@@ -174,13 +171,7 @@ def _decoded(paths: Sequence[Path], read: Callable[[Path], NDArray[np.uint8]]) -
         except ImageError as error:
             return error
 
-    n_threads = min(_MAX_THREADS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(n_threads) as pool:
-        rest = iter(paths)
-        ahead = deque(pool.submit(read_or_error, path) for path in islice(rest, 2 * n_threads))
-        while ahead:
-            yield ahead.popleft().result()
-            ahead.extend(pool.submit(read_or_error, path) for path in islice(rest, 1))
+    return map_ahead(read_or_error, paths)
 
 
 def _write_raw(

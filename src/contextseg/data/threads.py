@@ -1,0 +1,31 @@
+"""Work on many files in threads: decoders let other threads run meanwhile."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+_MAX_THREADS = 4
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+def map_ahead(function: Callable[[_In], _Out], things: Iterable[_In]) -> Iterator[_Out]:
+    """Yield `function` of each thing, in order; a few are worked on ahead, so memory is bounded.
+
+    Raises:
+        Exception: whatever `function` raises, when its turn comes.
+
+    >>> list(map_ahead(abs, [-1, 2, -3]))
+    [1, 2, 3]
+    """
+    n_threads = min(_MAX_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(n_threads) as pool:
+        rest = iter(things)
+        ahead = deque(pool.submit(function, thing) for thing in islice(rest, 2 * n_threads))
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.extend(pool.submit(function, thing) for thing in islice(rest, 1))
