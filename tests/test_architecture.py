@@ -71,11 +71,31 @@ def test_evaluation_export_and_data_import_no_torch() -> None:
 
 
 def test_labels_are_opened_by_evaluate_compare_and_the_demo_alone() -> None:
-    readers = {str(path.relative_to(SRC)) for path in FILES if re.search(r"open_labelled|read_label", path.read_text())}
-    assert readers == {"data/labelled.py", "verbs.py", "demo.py", "comparison/compare.py"}
+    opens = r"open_labelled|read_label|read_classes|read_values"
+    readers = {str(path.relative_to(SRC)) for path in FILES if re.search(opens, path.read_text())}
+    within_data = {"label_files", "labelled", "folder", "cocostuff"}
+    assert readers == {f"data/{name}.py" for name in within_data} | {"verbs.py", "demo.py", "comparison/compare.py"}
 
 
-@pytest.mark.parametrize("statement", ["import contextseg", "import contextseg.cli", "import contextseg.run_folder"])
+def test_training_reaches_images_alone() -> None:
+    """What training imports of the data, and what that imports in turn, knows no label file."""
+    reached, waiting = set(), {path for path in FILES if part(path) in {"training", "methods", "models", "predictor"}}
+    while waiting:
+        names = {name for path in waiting for name in re.findall(r"contextseg\.data\.(\w+) import", path.read_text())}
+        waiting = {SRC / "data" / f"{name}.py" for name in names - reached}
+        reached |= names
+    assert reached == {"images", "cache", "threads"}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import contextseg",
+        "import contextseg.cli",
+        "import contextseg.run_folder",
+        "import contextseg.data.labelled",
+    ],
+)
 def test_no_torch_is_imported(statement: str) -> None:
     code = f"import sys; {statement}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

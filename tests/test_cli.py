@@ -33,7 +33,8 @@ def test_fit_predict_evaluate(scenes: Path, tmp_path: Path) -> None:
     settings = (out / "settings.yaml").read_text()
     assert "method: picie" in settings  # an option wins over the file
     assert "seed: 3" in settings
-    told = run("evaluate", out, scenes)
+    told = run("evaluate", out, scenes, "--data-set", "folder")
+    assert f"evaluating on {scenes.name}, all: 12 images" in told
     assert "mean IoU" in told
     assert all(name in told for name in CLASSES)
     assert json.loads((out / "scores.json").read_text())["context"]["seed"] == 3

@@ -2,12 +2,14 @@
 
 import json
 import re
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import load_file
 
 from contextseg import verbs
@@ -116,6 +118,21 @@ def test_evaluate_agrees_with_the_masks_that_predict_writes(lab_run: Path, scene
     assert 0 < raw["accuracy"] < 1
     assert raw["context"]["method"] == "lab"
     assert raw["n_images"] == 12
+
+
+def test_evaluate_takes_a_data_set_by_name(lab_run: Path, tmp_path: Path) -> None:
+    for split, n_images in (("train", 3), ("val", 2)):
+        write_scenes(tmp_path / split, n_images, size=(64, 96))
+        for kind in ("images", "labels"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            (tmp_path / split / kind).rename(tmp_path / kind / split)
+    told = Console(file=StringIO(), width=200)
+    scores = verbs.evaluate(lab_run, tmp_path, data_set="potsdam3", console=told)
+    assert "evaluating on Potsdam-3, train+val: 5 images\n" in told.file.getvalue()
+    assert (scores.context["data"], scores.context["split"], len(scores.per_class)) == ("Potsdam-3", "train+val", 3)
+    assert verbs.evaluate(lab_run, tmp_path, split="val").context["split"] == "val"
+    with pytest.raises(DataError, match="holds no Cityscapes-27"):
+        verbs.evaluate(lab_run, tmp_path, data_set="cityscapes27")
 
 
 def test_evaluate_tells_a_label_of_another_size(lab_run: Path, tmp_path: Path) -> None:

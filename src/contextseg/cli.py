@@ -24,6 +24,7 @@ console = Console()
 errors = Console(stderr=True)
 
 Run = Annotated[Path, typer.Argument(help="The run folder that `fit` made.")]
+Split = Annotated[str | None, typer.Option(help="One split of it, such as val.")]
 Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1.")]
 
 
@@ -100,8 +101,11 @@ def predict(
 @app.command()
 def evaluate(
     run: Run,
-    data: Annotated[Path, typer.Argument(help="A labelled set: images/ and labels/, or COCO-Stuff's own layout.")],
-    split: Annotated[str | None, typer.Option(help="One split of it, such as val.")] = None,
+    data: Annotated[Path, typer.Argument(help="A labelled set, in a layout that `contextseg datasets` shows.")],
+    split: Split = None,
+    data_set: Annotated[
+        str | None, typer.Option(help="Its name, where a folder may be several: cocostuff3, cityscapes19, potsdam3.")
+    ] = None,
     device: Device = "cpu",
 ) -> None:
     """Match the clusters to the classes of a labelled set, and score them; writes RUN/scores.json."""
@@ -109,7 +113,9 @@ def evaluate(
         from contextseg import verbs
         from contextseg.evaluation.table import scores_table
 
-        console.print(scores_table(verbs.evaluate(run, data, split=split, device=device, console=console)))
+        console.print(
+            scores_table(verbs.evaluate(run, data, split=split, data_set=data_set, device=device, console=console))
+        )
 
 
 @app.command()

@@ -73,7 +73,13 @@ def predict(
 
 
 def evaluate(
-    run: Path, data: Path, *, split: str | None = None, device: str = "cpu", console: Console | None = None
+    run: Path,
+    data: Path,
+    *,
+    split: str | None = None,
+    data_set: str | None = None,
+    device: str = "cpu",
+    console: Console | None = None,
 ) -> Scores:
     """Score a run on a labelled set; the labels are read here and nowhere before.
 
@@ -82,10 +88,11 @@ def evaluate(
 
     Args:
         run: a finished run.
-        data: image + mask folder, or COCO-Stuff's own layout.
+        data: a folder in one of the layouts of `contextseg.data.labelled.DATA_SETS`.
         split: one split of it, such as "val"; all by default.
+        data_set: its name in `DATA_SETS`; by default the first that fits the folder.
         device: where the network runs.
-        console: where progress is shown; nowhere by default.
+        console: where progress, and what is evaluated, is shown; nowhere by default.
 
     Raises:
         RunError: the run is not finished.
@@ -93,10 +100,12 @@ def evaluate(
     """
     folder = RunFolder.open(run)
     predictor = Predictor.load(folder, device=device)
-    labelled = open_labelled(data, split)
+    labelled = open_labelled(data, split, data_set)
+    console = console or Console(quiet=True)
+    console.print(f"evaluating on {labelled}", highlight=False)
     settings = predictor.settings
     counts = ConfusionCounts(settings.n_classes, labelled.space.n_classes)
-    with progress(console or Console(quiet=True), "evaluating", len(labelled.items)) as advance:
+    with progress(console, "evaluating", len(labelled.items)) as advance:
         for index, item in enumerate(labelled.items):
             prediction = predictor.predict(read_image(item.image, max_pixels=settings.data.max_pixels))
             labels = labelled.read_label(index)
@@ -113,7 +122,7 @@ def evaluate(
         n_images=len(labelled.items),
         context={
             "data": labelled.space.name,
-            "split": split,
+            "split": labelled.split,
             "method": settings.method,
             "start": folder.read_json("meta.json")["start"],
             "backbone": settings.backbone.name,

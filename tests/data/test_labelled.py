@@ -1,210 +1,54 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from contextseg.conventions import IGNORE
-from contextseg.data.images import list_images, relative_name
 from contextseg.data.label_space import LabelSpace
-from contextseg.data.labelled import LAYOUTS, open_labelled
+from contextseg.data.labelled import DATA_SETS, open_labelled
 from contextseg.errors import DataError
 
-LABEL = np.array([[0, 1, 2], [255, 2, 0]], np.uint8)
 
-
-def add(root: Path, name: str, label: np.ndarray | Image.Image = LABEL, image_suffix: str = "jpg") -> None:
-    """Write an image of grey and its label."""
-    label = label if isinstance(label, Image.Image) else Image.fromarray(label)
-    image_path, label_path = root / "images" / f"{name}.{image_suffix}", root / "labels" / f"{name}.png"
-    for path in (image_path, label_path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", label.size, "grey").save(image_path)
-    label.save(label_path)
-
-
-@pytest.fixture
-def root(tmp_path):
-    add(tmp_path, "train/a")
-    add(tmp_path, "train/deep/b", image_suffix="png")
-    add(tmp_path, "val/c", image_suffix="TIFF")
-    (tmp_path / "classes.txt").write_text("sky\nsea\nrock\n\n")
-    return tmp_path
-
-
-def test_folder_layout(root):
-    data = open_labelled(root)
-    assert (data.layout, len(data), data.root) == ("folder", 3, root)
-    assert [item.name for item in data.items] == [
-        "images/train/a.jpg",
-        "images/train/deep/b.png",
-        "images/val/c.TIFF",
+def test_data_sets_are_a_plain_dict():
+    assert list(DATA_SETS) == [
+        "cocostuff27",
+        "cocostuff15",
+        "cocostuff3",
+        "cocostuff171",
+        "cityscapes27",
+        "cityscapes19",
+        "voc2012",
+        "folder",
+        "camvid11",
+        "potsdam3",
     ]
-    assert data.items[1].label == root / "labels/train/deep/b.png"
-    assert data.space == LabelSpace(root.name, ("sky", "sea", "rock"))
-    label = data.read_label(0)
-    assert label.dtype == np.uint8
-    np.testing.assert_array_equal(label, LABEL)
 
 
-def test_names_are_those_of_the_unlabelled_list(root):
-    assert [item.name for item in open_labelled(root).items] == [relative_name(p, root) for p in list_images(root)]
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_a_data_set_says_what_it_is(name):
+    data_set = DATA_SETS[name]
+    assert all(len(line) <= 100 for line in data_set.tree.splitlines())
+    if name == "folder":
+        return
+    space = data_set.code.space
+    assert name.endswith(str(space.n_classes)) or name == "voc2012"
+    assert set(data_set.code.class_of_value.values()) - {255} == set(range(space.n_classes))
+    ids = [i for group in space.groups.values() for i in group]
+    assert len(ids) == len(set(ids))
 
 
-def test_splits(root):
-    assert [item.name for item in open_labelled(root, "val").items] == ["images/val/c.TIFF"]
-    assert len(open_labelled(root, "train")) == 2
-    for wrong in ("test", "train/deep", ".."):
-        with pytest.raises(DataError, match=f"no split '{wrong}'; there are: train, val"):
-            open_labelled(root, wrong)
-
-
-def test_without_classes_file_the_largest_id_of_all_splits_counts(root):
-    (root / "classes.txt").unlink()
-    add(root, "val/d", np.array([[0, 6, 255]], np.uint8))
-    space = open_labelled(root, "train").space
-    assert space.n_classes == 7
-    assert space.names[::6] == ("class 0", "class 6")
-
-
-def test_without_classes_file_ids_must_be_ids(tmp_path):
-    add(tmp_path, "a", np.full((2, 3), IGNORE, np.uint8))
-    with pytest.raises(DataError, match=r"the labels hold ignored pixels \(255\) only; expected class ids from 0"):
-        open_labelled(tmp_path)
-    add(tmp_path, "b", np.array([[0, 1000]], np.uint16))
-    with pytest.raises(DataError, match=r"b\.png: holds the label 1000, expected class ids from 0 to 254"):
-        open_labelled(tmp_path)
-
-
-def test_ids_out_of_range(root):
-    add(root, "val/c", np.array([[0, 3, 255, 4, 9, 200]], np.uint8), "TIFF")
-    data = open_labelled(root)
-    with pytest.raises(
-        DataError,
-        match=r"c\.png: holds the label 3, 4, 9, \.\.\., expected 0 to 2 for the 3 classes, or 255",
-    ):
-        data.read_label(2)
-
-
-def palette(label: np.ndarray) -> Image.Image:
-    image = Image.frombytes("P", label.shape[::-1], label.tobytes())
-    image.putpalette([c for i in range(256) for c in (255 - i, i, 7)])
-    return image
-
-
-@pytest.mark.parametrize(
-    "label",
-    [Image.fromarray(LABEL), palette(LABEL), Image.fromarray(LABEL.astype(np.uint16))],
-    ids=["grey", "palette", "16 bit"],
-)
-def test_ids_are_read_as_stored(root, label):
-    add(root, "val/c", label, "TIFF")
-    np.testing.assert_array_equal(open_labelled(root).read_label(2), LABEL)
-
-
-def test_ids_in_few_bits_are_read_as_stored(root):
-    # PNG optimisers store grey ids below 16 in 4 bits, which Pillow would spread over 0-255: 1 -> 17
-    two, four = np.array([[0, 1, 2]], np.uint8), np.arange(12, dtype=np.uint8)[None]
-    (root / "classes.txt").unlink()
-    add(root, "val/bit", Image.fromarray(np.array([[False, True, True]])))
-    for name, bits, ids in (("val/two", 2, two), ("val/four", 4, four)):
-        add(root, name, ids)
-        write_grey_png(root / "labels" / f"{name}.png", ids[0], bits)
-    data = open_labelled(root)
-    assert data.space.n_classes == 12
-    labels = {item.image.stem: data.read_label(i) for i, item in enumerate(data.items)}
-    np.testing.assert_array_equal(labels["bit"], [[0, 1, 1]])
-    np.testing.assert_array_equal(labels["two"], two)
-    np.testing.assert_array_equal(labels["four"], four)
-
-
-def write_grey_png(path: Path, row: np.ndarray, bits: int) -> None:
-    """Write one row of ids as a grey PNG of 2 or 4 bits, which Pillow cannot write."""
-    import struct
-    import zlib
-
-    packed = "".join(f"{value:0{bits}b}" for value in row).ljust(-(-len(row) * bits // 8) * 8, "0")
-    data = bytes([0, *(int(packed[i : i + 8], 2) for i in range(0, len(packed), 8))])
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", len(row), 1, bits, 0, 0, 0, 0)),
-        (b"IDAT", zlib.compress(data)),
-        (b"IEND", b""),
-    ]
-    body = b"".join(struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
-def test_colours_are_not_ids(root, mode):
-    add(root, "val/c", Image.new(mode, (3, 2)), "TIFF")
-    with pytest.raises(
-        DataError, match=rf"c\.png: the label is an image of mode {mode}, expected a single-channel PNG"
-    ):
-        open_labelled(root).read_label(2)
-
-
-@pytest.mark.parametrize("content", [b"", b"text", None])
-def test_label_that_cannot_be_read(root, content):
-    path = root / "labels/train/a.png"
-    path.write_bytes(path.read_bytes()[:45] if content is None else content)
-    with pytest.raises(DataError, match=r"a\.png: the label cannot be read"):
-        open_labelled(root).read_label(0)
-
-
-def test_images_and_labels_must_pair_up(root):
-    for name in "efgh":
-        add(root, f"val/{name}")
-        (root / f"labels/val/{name}.png").unlink()
-    with pytest.raises(
-        DataError,
-        match=r"4 images have no label in .* \(a \.png of the same name\): e\.jpg, f\.jpg, g\.jpg, \.\.\.",
-    ):
-        open_labelled(root)
-    assert len(open_labelled(root, "train")) == 2
-    for name in "efgh":
-        (root / f"images/val/{name}.jpg").unlink()
-    (root / "images/val/c.TIFF").unlink()
-    add(root, "val/i")
-    (root / "labels/val/c.jpg").touch()
-    with pytest.raises(DataError, match=r"1 labels have no image in .*images: c\.png"):
-        open_labelled(root)
-
-
-def test_two_images_cannot_share_a_label(root):
-    add(root, "train/a", image_suffix="png")
-    with pytest.raises(DataError, match=r"a\.jpg and a\.png would share one label; rename one of them"):
-        open_labelled(root)
-
-
-def test_folders_that_are_no_data_set(tmp_path):
-    with pytest.raises(DataError, match="missing: no such folder"):
-        open_labelled(tmp_path / "missing")
-    (tmp_path / "images").mkdir()
-    with pytest.raises(DataError, match=r"no labelled data set \(its folders: images\); expected images/ and labels/"):
-        open_labelled(tmp_path)
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "classes.txt").write_text("a\nb\n")
-    with pytest.raises(DataError, match=r"images: no images found; expected files ending in"):
-        open_labelled(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "has 0 classes, expected 1 to 255"),
-        ("a\n\nb", "class 1 has no name"),
-        ("a\nb\na", "'a' names classes 0 and 2"),
-    ],
-)
-def test_classes_file_that_names_no_classes(root, text, message):
-    (root / "classes.txt").write_text(text)
-    with pytest.raises(DataError, match=message):
-        open_labelled(root)
-
-
-def test_classes_file_from_windows(root):
-    (root / "classes.txt").write_bytes("\ufeffciel\r\nmer\r\nrocher é\r\n".encode())
-    assert open_labelled(root).space.names == ("ciel", "mer", "rocher é")
+def test_published_numbers_of_images():
+    coco_stuff = {"train-curated": 49_629, "val-curated": 2_175, "train-all": 118_287, "val-all": 5_000}
+    assert {name: data_set.n_published for name, data_set in DATA_SETS.items()} == {
+        "cocostuff27": coco_stuff,
+        "cocostuff15": coco_stuff,
+        "cocostuff3": {"train-all": 118_287, "val-all": 5_000},
+        "cocostuff171": coco_stuff,
+        "cityscapes27": {"train": 2_975, "val": 500},
+        "cityscapes19": {"train": 2_975, "val": 500},
+        "voc2012": {"train": 1_464, "val": 1_449},
+        "folder": {},
+        "camvid11": {"train": 367, "val": 101, "test": 233},
+        "potsdam3": {"train": 4_545, "val": 855},
+    }
 
 
 def test_groups_hold_ids():
@@ -212,24 +56,30 @@ def test_groups_hold_ids():
         LabelSpace("two", ("a", "b"), {"things": (0, 2)})
 
 
-def test_layouts_are_a_plain_dict():
-    assert list(LAYOUTS) == ["cocostuff", "folder"]
+def test_unknown_name(tmp_path):
+    with pytest.raises(DataError, match=r"no data set 'coco'; there are: cocostuff27, .*, potsdam3"):
+        open_labelled(tmp_path, data_set="coco")
 
 
-@pytest.mark.parametrize(
-    ("name", "split", "n_images", "n_classes"),
-    [
-        ("camvid", None, 468, 11),
-        ("camvid", "train", 367, 11),
-        ("camvid", "val", 101, 11),
-        ("msrc21", None, 335, 21),
-    ],
-)
-def test_shared_sets(shared_data, name, split, n_images, n_classes):
-    data = open_labelled(shared_data / name, split)
-    assert (len(data), data.space.n_classes, data.space.name) == (n_images, n_classes, name)
-    for i in range(0, n_images, 40):
-        label = data.read_label(i)
-        with Image.open(data.items[i].image) as image:
-            assert label.shape == image.size[::-1]
-        np.testing.assert_array_equal(label, np.asarray(Image.open(data.items[i].label)))
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_a_folder_of_another_layout(tmp_path, name):
+    data_set = DATA_SETS[name]
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DataError) as raised:
+        open_labelled(tmp_path, data_set=name)
+    told = str(raised.value)
+    assert told.startswith(f"{tmp_path}: holds no {data_set.title} (its folders: photos)")
+    assert data_set.source in told
+    assert told.endswith(data_set.tree)
+    with pytest.raises(DataError, match=r"missing: no such folder, so no .* Source: "):
+        open_labelled(tmp_path / "missing", data_set=name)
+
+
+def test_what_is_opened_is_told_in_one_line(tmp_path):
+    for kind in ("images", "labels"):
+        for split, n_images in (("train", 2), ("val", 1)):
+            (tmp_path / kind / split).mkdir(parents=True)
+            for i in range(n_images):
+                Image.fromarray(np.zeros((3, 5), np.uint8)).save(tmp_path / kind / split / f"{i}.png")
+    assert str(open_labelled(tmp_path)) == f"{tmp_path.name}, train+val: 3 images"
+    assert str(open_labelled(tmp_path, "val", "potsdam3")) == "Potsdam-3, val: 1 images"

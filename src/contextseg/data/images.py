@@ -21,8 +21,12 @@ from contextseg.errors import DataError, ImageError, SettingsError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"})
 """Endings of image files; capitals do not matter."""
-LABEL_FOLDERS = frozenset({"labels", "annotations", "masks"})
-"""Sub-folders that hold label images by custom. They are never walked: a label must not be trained on."""
+LABEL_FOLDERS = frozenset(
+    {"labels", "annotations", "masks"}
+    | {"gtfine", "gtcoarse", "segmentationclass", "segmentationobject"}  # Cityscapes, PASCAL VOC
+    | {"trainannot", "valannot", "testannot"}  # CamVid
+)
+"""Sub-folders that hold label images by custom, lower case. They are never walked: a label must not be trained on."""
 MIN_SIDE_PX = 16
 """Images with a side below this are not trained on: there is nothing to crop a view from."""
 MAX_ASPECT = 4

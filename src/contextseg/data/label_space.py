@@ -13,7 +13,7 @@ class LabelSpace:
     Args:
         name: of the space, for tables.
         names: of the classes, 1 to 255 of them.
-        groups: name of a group -> ids of its classes, such as "things" and "stuff"; may be empty.
+        groups: "things" and "stuff" -> ids of their classes, for scores of each; a class may be in neither.
 
     Raises:
         DataError: there are no classes or too many, a name is empty or comes twice, or a group holds an id
