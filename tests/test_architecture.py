@@ -70,11 +70,11 @@ def test_evaluation_export_and_data_import_no_torch() -> None:
             assert not re.search(r"^\s*(import|from) (torch|kornia|timm|lightning)", path.read_text(), re.M), path
 
 
-def test_labels_are_opened_by_evaluate_compare_and_the_demo_alone() -> None:
-    opens = r"open_labelled|read_label|read_classes|read_values"
+def test_labels_are_opened_by_evaluate_compare_the_check_and_the_demo_alone() -> None:
+    opens = r"open_labelled|read_label|read_classes|read_values|check_copy"
     readers = {str(path.relative_to(SRC)) for path in FILES if re.search(opens, path.read_text())}
-    within_data = {"label_files", "labelled", "folder", "cocostuff"}
-    assert readers == {f"data/{name}.py" for name in within_data} | {"verbs.py", "demo.py", "comparison/compare.py"}
+    within_data = {f"data/{name}.py" for name in ("label_files", "labelled", "check", "folder", "cocostuff")}
+    assert readers == within_data | {"verbs.py", "cli.py", "demo.py", "comparison/compare.py"}
 
 
 def test_training_reaches_images_alone() -> None:
@@ -93,7 +93,7 @@ def test_training_reaches_images_alone() -> None:
         "import contextseg",
         "import contextseg.cli",
         "import contextseg.run_folder",
-        "import contextseg.data.labelled",
+        "import contextseg.data.check, contextseg.data.listing",
     ],
 )
 def test_no_torch_is_imported(statement: str) -> None:

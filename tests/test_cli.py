@@ -1,6 +1,7 @@
 """The command line, run as a user runs it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from contextseg.cli import app
+from contextseg.data.labelled import DATA_SETS
 from contextseg.data.scenes import CLASSES
 
 FAST = ["--set", "data.image_px=64", "--set", "views.frame_px=64", "--set", "clustering.max_points=2000"]
@@ -79,6 +81,11 @@ def test_compare_prints_one_table(scenes: Path, tmp_path: Path) -> None:
         (["predict", "NOWHERE", "SCENES", "-o", "RUN"], "holds no run"),
         (["evaluate", "NOWHERE", "SCENES"], "holds no run"),
         (["compare", "SCENES", "--methods", "lab,magic", "-o", "RUN"], "there is no 'magic'"),
+        (["datasets", "check", "coco", "SCENES"], "no data set 'coco'; there are: cocostuff27"),
+        (
+            ["datasets", "check", "voc2012", "SCENES"],
+            "holds no PASCAL VOC 2012 (its folders: images, labels). Source: ",
+        ),
     ],
 )
 def test_errors_are_one_line(scenes: Path, tmp_path: Path, arguments: list[object], message: str) -> None:
@@ -87,6 +94,34 @@ def test_errors_are_one_line(scenes: Path, tmp_path: Path, arguments: list[objec
     assert told.startswith("error: ")
     assert message in told
     assert "Traceback" not in told
+
+
+def test_data_sets_are_shown() -> None:
+    told = run("datasets")
+    for name, data_set in DATA_SETS.items():
+        assert name in told
+        assert " ".join(f"{data_set.source} {data_set.tree}".split()) in told
+
+
+def test_a_copy_is_checked(scenes: Path, tmp_path: Path) -> None:
+    assert "nothing wrong" in run("datasets", "check", "folder", scenes)
+    shutil.copytree(scenes, tmp_path / "copy")
+    (tmp_path / "copy" / "images" / "0003.png").write_bytes(b"")
+    told = run("datasets", "check", "folder", tmp_path / "copy", status=1)
+    assert "all: 1 images cannot be read: 0003.png is empty (0 bytes)" in told
+    told = run("datasets", "check", "folder", scenes, "--split", "val", status=1)
+    assert "no split 'val'; there are: none" in told
+
+
+def test_data_sets_need_no_torch(scenes: Path) -> None:
+    code = (
+        f"import sys; sys.argv = ['contextseg', 'datasets', 'check', 'folder', {str(scenes)!r}]\n"
+        "from contextseg.cli import app\n"
+        "try: app()\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "nothing wrong" in done.stdout
 
 
 def test_help_needs_no_torch_and_answers_at_once() -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from contextseg import ContextSegmenter
 from contextseg.cli import app
+from contextseg.data.labelled import DATA_SETS
 from contextseg.settings import Settings, load_settings, make_settings, override, setting_names
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +48,21 @@ def test_commands_run(desk: Path, page: Path) -> None:
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, (line, result.output)
     assert (desk / "masks" / "0001.png").exists()
+
+
+def test_commands_of_the_data_sets_page_run(desk: Path) -> None:
+    page = ROOT / "docs/datasets.md"
+    (block,) = blocks(page, "sh")
+    for line in block.splitlines():
+        result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
+        assert result.exit_code == 0, (line, result.output)
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (?:(\d+) / (\d+)|not told apart) \|", page.read_text(), re.M)
+    told = {name: {"things": int(things or 0), "stuff": int(stuff or 0)} for name, things, stuff in rows}
+    assert told.keys() == DATA_SETS.keys()
+    for name, n_classes in told.items():
+        code = DATA_SETS[name].code
+        groups = {} if name == "folder" else code.space.groups
+        assert {group: len(groups.get(group, ())) for group in ("things", "stuff")} == n_classes, name
 
 
 def test_python_of_the_readme_runs(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

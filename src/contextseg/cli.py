@@ -1,4 +1,4 @@
-"""The command line: `contextseg fit`, `predict`, `evaluate`, `demo`.
+"""The command line: `contextseg fit`, `predict`, `evaluate`, `datasets`, `demo`.
 
 torch is imported inside the commands, so that ``--help`` answers at once.
 """
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
 
 from contextseg.errors import ContextsegError
 from contextseg.settings import METHOD_SECTIONS, load_settings, make_settings, override
@@ -116,6 +117,44 @@ def evaluate(
         console.print(
             scores_table(verbs.evaluate(run, data, split=split, data_set=data_set, device=device, console=console))
         )
+
+
+datasets = typer.Typer()
+app.add_typer(datasets, name="datasets")
+
+
+@datasets.callback(invoke_without_command=True)
+def list_data_sets(context: typer.Context) -> None:
+    """Show the labelled sets that `evaluate` reads: name, classes, source, and how their folders must look."""
+    if context.invoked_subcommand is None:
+        from contextseg.data.listing import print_data_sets
+
+        print_data_sets(console)
+
+
+@datasets.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A name that `contextseg datasets` shows.")],
+    root: Annotated[Path, typer.Argument(help="The folder of the data set.")],
+    split: Split = None,
+) -> None:
+    """Open every image and label of a copy; tell what is missing, damaged or of another size, and exit with 1 then."""
+    with _one_line_errors():
+        from contextseg.data.check import check_copy
+        from contextseg.data.labelled import named_data_set
+        from contextseg.data.listing import print_checked
+
+        with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as bar:
+            task = bar.add_task("checking", total=None)
+            checked = check_copy(
+                named_data_set(name),
+                root,
+                split,
+                on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        print_checked(console, checked)
+        if any(one.faults for one in checked):
+            raise typer.Exit(1)
 
 
 @app.command()
