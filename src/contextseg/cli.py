@@ -26,6 +26,10 @@ errors = Console(stderr=True)
 
 Run = Annotated[Path, typer.Argument(help="The run folder that `fit` made.")]
 Split = Annotated[str | None, typer.Option(help="One split of it, such as val.")]
+DataSetName = Annotated[
+    str | None,
+    typer.Option("--data-set", help="Its name, where a folder may be several: cocostuff3, cityscapes19, potsdam3."),
+]
 Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1.")]
 
 
@@ -104,9 +108,7 @@ def evaluate(
     run: Run,
     data: Annotated[Path, typer.Argument(help="A labelled set, in a layout that `contextseg datasets` shows.")],
     split: Split = None,
-    data_set: Annotated[
-        str | None, typer.Option(help="Its name, where a folder may be several: cocostuff3, cityscapes19, potsdam3.")
-    ] = None,
+    data_set: DataSetName = None,
     device: Device = "cpu",
 ) -> None:
     """Match the clusters to the classes of a labelled set, and score them; writes RUN/scores.json."""
@@ -166,6 +168,7 @@ def compare(
     out: Annotated[Path, typer.Option("-o", "--out", help="Gets every run, table.md, table.csv and plot.png.")],
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 3,
     split: Annotated[str | None, typer.Option(help="The split that is scored, such as val; all by default.")] = None,
+    data_set: DataSetName = None,
     images: Annotated[
         Path | None, typer.Option(help="The images to train on, where they are not those of the set.")
     ] = None,
@@ -194,6 +197,7 @@ def compare(
             n_seeds=seeds,
             settings=settings,
             split=split,
+            data_set=data_set,
             images=images,
             console=console,
         )

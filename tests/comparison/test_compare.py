@@ -3,11 +3,13 @@
 import csv
 import json
 import re
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from contextseg.comparison.compare import compare, merged
 from contextseg.comparison.rows import Row, collect, run_folder
@@ -75,6 +77,14 @@ def test_finished_runs_are_not_run_again_and_more_seeds_are_added(
     rows = compare(scenes, ["lab"], out, n_seeds=3, settings=SHARED)
     assert rows[0].seeds == [0, 1, 2]
     assert (run_folder(out, "lab", 0) / "weights.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_data_set_may_be_named(scenes: Path, tmp_path: Path) -> None:
+    told = Console(file=StringIO(), width=120)
+    (row,) = compare(scenes, ["lab"], tmp_path, n_seeds=1, settings=SHARED, data_set="potsdam3", console=told)
+    assert row.scores[0].context["data"] == "Potsdam-3"
+    assert row.settings.n_classes == len(row.scores[0].per_class) == 3
+    assert "Potsdam-3, all: 12 images" in told.file.getvalue()
 
 
 def test_a_run_that_was_broken_off_is_resumed(scenes: Path, compared: tuple[Path, list[Row]]) -> None:

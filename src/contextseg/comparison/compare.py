@@ -22,6 +22,7 @@ def compare(
     n_seeds: int = 3,
     settings: Mapping[str, Any] | None = None,
     split: str | None = None,
+    data_set: str | None = None,
     images: Path | None = None,
     console: Console | None = None,
 ) -> list[Row]:
@@ -37,6 +38,7 @@ def compare(
         n_seeds: runs of each method, with the seeds 0, 1, ...
         settings: nested settings that all rows share; K is the set's number of classes unless they say otherwise.
         split: the split that is scored; all by default.
+        data_set: name of the labelled set; by default the first that fits the folder.
         images: the images to train on; those of `data` by default.
         console: where progress and table are shown; nowhere by default.
 
@@ -48,17 +50,27 @@ def compare(
         DataError: the set cannot be used.
     """
     console = console or Console(quiet=True)
-    labelled = open_labelled(data, split)
+    labelled = open_labelled(data, split, data_set)
     shared = {"n_classes": labelled.space.n_classes, **(settings or {})}
     rows = {row_name(method): merged(shared, _own_settings(method)) for method in methods}
     if len(rows) < len(methods):
         raise SettingsError(f"methods={','.join(methods)}: each row needs a name of its own")
     for seed in range(n_seeds):
         for name, values in rows.items():
-            run_row(name, values, seed, images=images or data, data=data, out=out, split=split, console=console)
+            run_row(
+                name,
+                values,
+                seed,
+                images=images or data,
+                data=data,
+                out=out,
+                split=split,
+                data_set=data_set,
+                console=console,
+            )
         write_tables(collect(out, list(rows), n_seeds), out)
     found = collect(out, list(rows), n_seeds)
-    console.print(screen_table(found, title=f"{labelled.space.name}, {split or 'all splits'}"))
+    console.print(screen_table(found, title=str(labelled)))
     return found
 
 

@@ -54,6 +54,7 @@ def run_row(
     data: Path,
     out: Path,
     split: str | None = None,
+    data_set: str | None = None,
     console: Console | None = None,
 ) -> None:
     """Train one seed of a row on the images, and score it on the labelled set, unless that is done.
@@ -66,6 +67,7 @@ def run_row(
         data: the labelled set.
         out: folder of the comparison.
         split: the split of it that is scored; all by default.
+        data_set: its name; by default the first that fits the folder.
         console: where progress is shown; nowhere by default.
 
     Raises:
@@ -79,7 +81,7 @@ def run_row(
     console.print(f"[bold]{name}[/], seed {seed}", highlight=False)
     if not (folder / "weights.safetensors").exists():
         verbs.fit(images, folder, settings, resume=(folder / "settings.yaml").exists(), console=console)
-    scores = verbs.evaluate(folder, data, split=split, console=console)
+    scores = verbs.evaluate(folder, data, split=split, data_set=data_set, console=console)
     console.print(f"{name}, seed {seed}: accuracy {100 * scores.accuracy:.1f}, mIoU {100 * scores.miou:.1f}")
 
 
