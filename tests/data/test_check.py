@@ -69,11 +69,11 @@ def test_pairs_without_partner(root):
 
 
 def test_sizes_that_differ(root):
-    add(root, "val", "7", np.zeros((5, 3), np.uint8))
-    add(root, "val", "8", np.zeros((1, 1), np.uint8))
+    add(root, "val", "7", np.zeros((4, 5), np.uint8))
+    add(root, "val", "8", np.zeros((3, 4), np.uint8))
     # width x height, as in all errors
     assert faults(root) == (
-        "2 labels have another size than their image: 7.png (3 x 5 for 5 x 3), 8.png (1 x 1 for 5 x 3)",
+        "2 labels have another size than their image: 7.png (5 x 4 for 5 x 3), 8.png (4 x 3 for 5 x 3)",
     )
 
 
