@@ -1,4 +1,4 @@
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contextseg.errors import DataError
-from contextseg.evaluation.matching import match_clusters, matched_pixels
+from contextseg.evaluation.matching import majority_classes, match_clusters, matched_pixels, own_classes
 
 
 @st.composite
@@ -72,6 +72,29 @@ def test_equal_counts_give_an_equal_result():
     assert match_clusters(matrix).tolist() == match_clusters(matrix.copy()).tolist()
 
 
+@settings(max_examples=60, deadline=None)
+@given(count_matrices())
+def test_no_other_classes_of_the_clusters_match_more_pixels_than_the_majority(matrix):
+    n_clusters, n_classes = matrix.shape
+    best = max(
+        sum(int(matrix[k, c]) for k, c in enumerate(classes))
+        for classes in product(range(n_classes), repeat=n_clusters)
+    )
+    assert matched_pixels(matrix, majority_classes(matrix)) == best >= matched_pixels(matrix, match_clusters(matrix))
+
+
+def test_majority_by_hand():
+    # 9 > 8 and 6 > 4; a tie goes to the lower class, and an empty cluster to class 0
+    assert majority_classes(np.array([[9, 8], [4, 6], [5, 5], [0, 0]])).tolist() == [0, 1, 0, 0]
+
+
+def test_rows_that_are_classes_need_a_square_matrix():
+    assert own_classes(np.array([[0, 7], [9, 0]])).tolist() == [0, 1]
+    with pytest.raises(DataError, match=r"a row for each class is expected.*got \(3, 2\)"):
+        own_classes(np.ones((3, 2), int))
+
+
+@pytest.mark.parametrize("match", [match_clusters, majority_classes, own_classes])
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
@@ -81,6 +104,6 @@ def test_equal_counts_give_an_equal_result():
         (np.array([[1, -2]]), "must be at least 0; got -2"),
     ],
 )
-def test_a_malformed_matrix(matrix, message):
+def test_a_malformed_matrix(matrix, message, match):
     with pytest.raises(DataError, match=message):
-        match_clusters(matrix)
+        match(matrix)

@@ -1,12 +1,125 @@
 import json
+from itertools import permutations, product
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, jaccard_score, recall_score
 
 from contextseg.errors import DataError
+from contextseg.evaluation.boundaries import BoundaryCounts
 from contextseg.evaluation.counts import ConfusionCounts
 from contextseg.evaluation.scores import read_scores, score
+
+
+@st.composite
+def count_matrices(draw):
+    n_clusters, n_classes = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    row = st.lists(st.integers(0, draw(st.sampled_from([2, 30]))), min_size=n_classes, max_size=n_classes)
+    matrix = np.array(draw(st.lists(row, min_size=n_clusters, max_size=n_clusters)))
+    matrix[draw(st.integers(0, n_clusters - 1)), draw(st.integers(0, n_classes - 1))] += 1
+    return matrix
+
+
+def pixels_of(matrix):
+    """Every pixel by itself: (cluster, label)."""
+    return [pair for pair, n in np.ndenumerate(matrix) for _ in range(n)]
+
+
+def slow_figures(pixels, class_of, classes):
+    """Accuracy and mean IoU of (cluster, label) pixels, by sets of pixels; a class of -1 is never right."""
+    ious = []
+    for c in classes:
+        predicted = {i for i, (k, _) in enumerate(pixels) if class_of[k] == c}
+        true = {i for i, (_, label) in enumerate(pixels) if label == c}
+        if predicted | true:
+            ious.append(len(predicted & true) / len(predicted | true))
+    if not pixels:
+        return None, None
+    return sum(class_of[k] == label for k, label in pixels) / len(pixels), sum(ious) / len(ious)
+
+
+def one_to_one(n_clusters, n_classes):
+    """Every one-to-one matching that leaves no cluster and no class alone needlessly."""
+    classes = [*range(n_classes), *[-1] * max(0, n_clusters - n_classes)]
+    return set(permutations(classes, n_clusters))
+
+
+def is_one_of(figures, expected):
+    """Several matchings may be best: then the mean IoU is that of any of them."""
+    return any(figures == pytest.approx(one) for one in expected)
+
+
+@settings(max_examples=100, deadline=None)
+@given(count_matrices())
+def test_accuracy_and_miou_are_the_best_of_all_matchings(matrix):
+    names, pixels = [f"class {c}" for c in range(matrix.shape[1])], pixels_of(matrix)
+    scores = score(matrix, names)
+    found = [slow_figures(pixels, class_of, range(len(names))) for class_of in one_to_one(*matrix.shape)]
+    best = max(accuracy for accuracy, _ in found)
+    assert is_one_of((scores.accuracy, scores.miou), [one for one in found if one[0] == pytest.approx(best)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(count_matrices())
+def test_many_to_one_is_the_best_of_all_classes_of_the_clusters(matrix):
+    names, pixels = [f"class {c}" for c in range(matrix.shape[1])], pixels_of(matrix)
+    scores = score(matrix, names)
+    mappings = product(range(len(names)), repeat=len(matrix))
+    n_right = {mapping: sum(mapping[k] == label for k, label in pixels) for mapping in mappings}
+    best = [mapping for mapping, n in n_right.items() if n == max(n_right.values())]
+    # an empty cluster may stand for any class, and of equal counts either: only two of many are tried
+    expected = [slow_figures(pixels, mapping, range(len(names))) for mapping in [*best[:20], *best[-20:]]]
+    assert scores.accuracy_many_to_one == pytest.approx(expected[0][0])
+    assert scores.accuracy_many_to_one >= scores.accuracy
+    assert is_one_of((scores.accuracy_many_to_one, scores.miou_many_to_one), expected)
+
+
+@settings(max_examples=100, deadline=None)
+@given(count_matrices(), st.sets(st.integers(0, 4)))
+def test_a_group_is_scored_on_the_pixels_that_are_in_it_on_both_sides(matrix, things):
+    names = [f"class {c}" for c in range(matrix.shape[1])]
+    things = sorted(c for c in things if c < len(names))
+    stuff = [c for c in range(len(names)) if c not in things]
+    scores = score(matrix, names, groups={"things": things, "stuff": stuff})
+    class_of = scores.cluster_to_class.tolist()
+    for group, ids in (("things", things), ("stuff", stuff)):
+        within = [(k, label) for k, label in pixels_of(matrix) if label in ids and class_of[k] in (*ids, -1)]
+        found = [scores.submatrices[f"{figure}_{group}_submatrix"] for figure in ("accuracy", "miou")]
+        assert found == pytest.approx(list(slow_figures(within, class_of, ids)))
+
+
+def test_things_and_stuff_by_hand():
+    # cluster k is matched to class k: 6 + 5 + 7; cluster 3 is surplus
+    matrix = np.array([[6, 1, 2], [3, 5, 0], [4, 0, 7], [1, 0, 2]])
+    scores = score(matrix, ["dog", "cat", "sky"], groups={"things": (0, 1), "stuff": (2,)})
+    assert scores.cluster_to_class.tolist() == [0, 1, 2, -1]
+    # things: rows and columns 0 and 1, and the surplus pixel of dog: 11 of 6 + 1 + 3 + 5 + 1 = 16
+    assert scores.submatrices["accuracy_things_submatrix"] == pytest.approx(11 / 16)
+    # dog: 6 / (7 + 10 - 6); cat: 5 / (8 + 6 - 5). The 4 dog pixels that were taken for sky are not seen here.
+    assert scores.submatrices["miou_things_submatrix"] == pytest.approx((6 / 11 + 5 / 9) / 2)
+    assert scores.submatrices["miou_stuff_submatrix"] == pytest.approx(7 / 9)  # 2 surplus pixels of sky are missed
+    assert list(scores.to_dict())[4:8] == [
+        *("accuracy_things_submatrix", "miou_things_submatrix"),
+        *("accuracy_stuff_submatrix", "miou_stuff_submatrix"),
+    ]
+
+
+def test_many_to_one_by_hand():
+    # clusters 0 and 1 are a, 2 is b: 4 + 3 + 5 of 15. One-to-one, cluster 1 is surplus: 4 + 5.
+    scores = score(np.array([[4, 1], [3, 2], [0, 5]]), ["a", "b"])
+    assert (scores.accuracy, scores.accuracy_many_to_one) == pytest.approx((9 / 15, 12 / 15))
+    # a: 7 / (10 + 7 - 7), b: 5 / (5 + 8 - 5)
+    assert scores.miou_many_to_one == pytest.approx((7 / 10 + 5 / 8) / 2)
+
+
+def test_rows_that_are_classes_are_not_matched():
+    matrix = np.array([[1, 6], [8, 2]])
+    scores = score(matrix, ["a", "b"], matching="identity")
+    assert scores.accuracy == pytest.approx(3 / 17)  # 14 / 17 if they were
+    assert scores.accuracy_many_to_one is None
+    assert scores.miou_many_to_one is None
 
 
 def test_by_hand_with_as_many_clusters_as_classes():
@@ -117,9 +230,63 @@ def test_what_cannot_be_scored(matrix, names, message):
         score(matrix, names)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"groups": {"things": [0, 2]}}, r"group 'things': expected different class ids in 0\.\.1; got \[0, 2\]"),
+        ({"groups": {"things": [1, 1]}}, "group 'things'"),
+        ({"boundaries": BoundaryCounts(3, 2)}, r"counted for \(3, 2\) .*, pixels for \(2, 2\)"),
+    ],
+)
+def test_what_does_not_fit_the_matrix(options, message):
+    with pytest.raises(DataError, match=message):
+        score(np.ones((2, 2), int), ["a", "b"], **options)
+
+
+def test_boundaries_are_scored_by_the_same_matching():
+    # two stripes, the boundary between them 3 pixels off: cluster 1 is class a, cluster 0 is class b
+    clusters, labels = np.repeat([[1, 0]], [7, 5], axis=1), np.repeat([[0, 1]], [4, 8], axis=1)
+    for tolerance_px, f in ((2.9, 0.0), (3.1, 1.0)):
+        counts, boundaries = ConfusionCounts(2, 2), BoundaryCounts(2, 2, tolerance_px / np.hypot(1, 12))
+        for each in (counts, boundaries):
+            each.update(clusters, labels)
+        scores = score(counts.matrix_, ["a", "b"], boundaries=boundaries)
+        assert scores.cluster_to_class.tolist() == [1, 0]
+        assert scores.boundary_f == scores.per_class["a"]["boundary_f"] == f
+        boundaries.update(clusters, labels)
+        assert scores.boundaries.true_C.tolist() == [1, 1]  # as it was when it was scored
+
+
 def example_scores():
     context = {"method": "context", "seed": 3, "resolution_px": [320, 240]}
-    return score(np.array([[7, 1, 0], [2, 5, 0], [1, 2, 0], [0, 0, 0]]), ["b", "a", "c"], n_images=4, context=context)
+    boundaries = BoundaryCounts.from_dict(
+        {
+            "tolerance": 0.01,
+            "predicted": [5, 4, 3, 0],
+            "true": [6, 2, 0],
+            "predicted_near": [[4, 1, 0], [2, 3, 0], [0, 3, 0], [0, 0, 0]],
+            "true_near": [[5, 1, 0], [0, 2, 0], [0, 0, 0], [0, 0, 0]],
+        }
+    )
+    return score(
+        np.array([[7, 1, 0], [2, 5, 0], [1, 2, 0], [0, 0, 0]]),
+        ["b", "a", "c"],
+        groups={"things": (0, 2), "stuff": (1,)},
+        boundaries=boundaries,
+        n_images=4,
+        context=context,
+    )
+
+
+def test_figures_of_the_example():
+    scores = example_scores()
+    # b: precision 4/5, recall 5/6; a: 3/4 and 2/2; c: cluster 2 or 3, without a true pixel
+    f_b, f_a = 2 * (4 / 5) * (5 / 6) / (4 / 5 + 5 / 6), 2 * (3 / 4) / (3 / 4 + 1)
+    assert scores.per_class["b"]["boundary_f"] == pytest.approx(f_b)
+    assert scores.per_class["a"]["boundary_f"] == pytest.approx(f_a)
+    f_c = scores.per_class["c"]["boundary_f"]
+    assert f_c in (0, None)
+    assert scores.boundary_f == pytest.approx((f_b + f_a) / (2 if f_c is None else 3))
 
 
 def test_a_file_reads_back_as_it_was_written(tmp_path):
@@ -129,7 +296,9 @@ def test_a_file_reads_back_as_it_was_written(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["scores.json"]
     stored = json.loads(path.read_text(encoding="utf-8"))
     assert set(stored) == {
-        *("accuracy", "miou", "per_class", "cluster_to_class", "matrix"),
+        *("accuracy", "miou", "accuracy_many_to_one", "miou_many_to_one", "boundary_f"),
+        *("accuracy_things_submatrix", "miou_things_submatrix", "accuracy_stuff_submatrix", "miou_stuff_submatrix"),
+        *("per_class", "cluster_to_class", "matrix", "matching", "groups", "boundaries"),
         *("n_clusters", "n_classes", "n_images", "context"),
     }
     assert (stored["n_clusters"], stored["n_classes"], stored["n_images"]) == (4, 3, 4)
@@ -152,6 +321,17 @@ def test_a_file_reads_back_as_it_was_written(tmp_path):
         ("cluster_to_class", [0, 1, -1], "not a best one-to-one matching"),
         ("cluster_to_class", [0, 1, 3, -1], "not a best one-to-one matching"),
         ("context", None, "cannot read the scores"),
+        ("matching", "identity", "not a best identity matching|a row for each class"),
+        ("matching", "greedy", "not a best greedy matching"),
+        ("accuracy_many_to_one", 0.9, "`accuracy_many_to_one` does not follow"),
+        ("miou_things_submatrix", 0.9, "`miou_things_submatrix` does not follow"),
+        ("groups", {"things": [1], "stuff": [0]}, "`accuracy_things_submatrix` does not follow"),
+        ("groups", {"things": [0, 3]}, "group 'things'"),
+        ("groups", 3, "cannot read the scores"),
+        ("boundary_f", 0.9, "`boundary_f` does not follow"),
+        ("boundaries", None, "`boundary_f` does not follow"),
+        ("boundaries", {"tolerance": 0.1}, "the key 'predicted' is missing"),
+        ("miou_of_my_own", 0.9, "`miou_of_my_own` does not follow"),
     ],
 )
 def test_a_changed_file_is_refused(tmp_path, key, value, message):
@@ -167,6 +347,28 @@ def test_a_changed_class_score_is_refused(tmp_path):
     stored["per_class"]["a"]["iou"] += 0.01
     path.write_text(json.dumps(stored), encoding="utf-8")
     with pytest.raises(DataError, match="`per_class` does not follow"):
+        read_scores(path)
+
+
+def test_a_file_of_an_earlier_version_is_completed(tmp_path):
+    path = tmp_path / "scores.json"
+    stored = score(np.array([[7, 1], [2, 5], [1, 2]]), ["b", "a"]).to_dict()
+    for key in ("accuracy_many_to_one", "miou_many_to_one", "boundary_f", "matching", "groups", "boundaries"):
+        del stored[key]
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    scores = read_scores(path)
+    assert (scores.accuracy, scores.accuracy_many_to_one) == pytest.approx((12 / 18, 14 / 18))
+    assert scores.boundary_f is None
+
+
+def test_scores_of_a_probe_read_back(tmp_path):
+    path = tmp_path / "scores.json"
+    scores = score(np.array([[1, 6], [8, 2]]), ["a", "b"], matching="identity")
+    scores.write(path)
+    assert read_scores(path).to_dict() == scores.to_dict()
+    stored = {**scores.to_dict(), "cluster_to_class": [1, 0]}
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    with pytest.raises(DataError, match="not a best identity matching"):
         read_scores(path)
 
 

@@ -56,22 +56,10 @@ class ConfusionCounts:
             labels_HW: (H, W) integers in 0..C-1, or 255 where the pixel has no class.
 
         Raises:
-            DataError: the arrays are not integer maps of one shape, or an id is out of range. Nothing is
-                counted then.
+            DataError: as `check_maps`. Nothing is counted then.
         """
-        clusters_HW, labels_HW = np.asarray(clusters_HW), np.asarray(labels_HW)
-        if clusters_HW.ndim != 2 or clusters_HW.shape != labels_HW.shape:
-            raise DataError(
-                "clusters and labels must be two maps of one shape (H, W); "
-                f"got {clusters_HW.shape} and {labels_HW.shape}"
-            )
-        for what, ids in (("cluster ids", clusters_HW), ("labels", labels_HW)):
-            if not np.issubdtype(ids.dtype, np.integer):
-                raise DataError(f"{what} must be integers, such as int64 or uint8; got {ids.dtype}")
+        clusters_HW, labels_HW = check_maps(clusters_HW, labels_HW, self.n_clusters, self.n_classes)
         counted = labels_HW != IGNORE
-        _check_range("cluster id", clusters_HW, self.n_clusters, "")
-        _check_range("label", labels_HW[counted], self.n_classes, f", or {IGNORE} to ignore a pixel")
-
         # Cast before the product: uint8 ids would wrap around.
         pairs = clusters_HW[counted].astype(np.int64) * self.n_classes + labels_HW[counted].astype(np.int64)
         self.matrix_ += np.bincount(pairs, minlength=self.matrix_.size).reshape(self.matrix_.shape)
@@ -94,6 +82,27 @@ class ConfusionCounts:
     def __iadd__(self, other: Self) -> Self:
         self.merge(other)
         return self
+
+
+def check_maps(
+    clusters_HW: npt.NDArray[np.integer], labels_HW: npt.NDArray[np.integer], n_clusters: int, n_classes: int
+) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
+    """Return a map of clusters and one of labels, once they are fit to be counted.
+
+    Raises:
+        DataError: the arrays are not integer maps of one shape, or an id is out of range.
+    """
+    clusters_HW, labels_HW = np.asarray(clusters_HW), np.asarray(labels_HW)
+    if clusters_HW.ndim != 2 or clusters_HW.shape != labels_HW.shape:
+        raise DataError(
+            f"clusters and labels must be two maps of one shape (H, W); got {clusters_HW.shape} and {labels_HW.shape}"
+        )
+    for what, ids in (("cluster ids", clusters_HW), ("labels", labels_HW)):
+        if not np.issubdtype(ids.dtype, np.integer):
+            raise DataError(f"{what} must be integers, such as int64 or uint8; got {ids.dtype}")
+    _check_range("cluster id", clusters_HW, n_clusters, "")
+    _check_range("label", labels_HW[labels_HW != IGNORE], n_classes, f", or {IGNORE} to ignore a pixel")
+    return clusters_HW, labels_HW
 
 
 def _check_range(what: str, ids: npt.NDArray[np.integer], n_ids: int, also: str) -> None:

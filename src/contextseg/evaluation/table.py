@@ -1,5 +1,8 @@
-"""The table that a person reads: per-class IoU and accuracy, and the two numbers of the whole set."""
+"""The table that a person reads: the scores of each class, and the numbers of the whole set."""
 
+from collections.abc import Iterator, Mapping
+
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -7,17 +10,21 @@ from contextseg.evaluation.matching import SURPLUS
 from contextseg.evaluation.scores import Scores
 
 _UNDEFINED = "–"
+_OPTIONS = ("probe", "fresh_clusters", "flip", "refine")  # of `evaluate`, as the context of the scores names them
 
 
 def scores_table(scores: Scores) -> Table:
     """Return the scores as a table, in percent with one decimal.
 
-    A class row holds the cluster matched to it, its IoU, its accuracy (recall) and its share of the labelled
-    pixels; a dash stands where a class has no cluster or a score is 0/0. The last two rows are the mean IoU
-    and the accuracy over all pixels. The caption says how many pixels surplus clusters hold, if any.
+    A class row holds the cluster matched to it, its IoU, its accuracy (recall), its share of the labelled pixels, and
+    its boundary F where boundaries were counted; a dash stands where a class has no cluster or a score is 0/0. The last
+    rows are of the whole set: mean IoU, mean boundary F, and the accuracy over all pixels; then IoU and
+    accuracy of each group of classes, by its sub-matrix, and of the many-to-one matching if there are more clusters
+    than classes. The caption says how many pixels surplus clusters hold, if any, and which options were on.
     """
+    with_boundaries = scores.boundaries is not None
     table = Table("class")
-    for title in ("cluster", "IoU %", "accuracy %", "pixels %"):
+    for title in ("cluster", "IoU %", "accuracy %", "pixels %", *(["boundary F %"] if with_boundaries else [])):
         table.add_column(title, justify="right")
     cluster_of = {int(c): str(k) for k, c in enumerate(scores.cluster_to_class) if c != SURPLUS}
     n_pixels = int(scores.matrix.sum())
@@ -28,19 +35,36 @@ def scores_table(scores: Scores) -> Table:
             percent(one["iou"]),
             percent(one["recall"]),
             percent(one["n_pixels"] / n_pixels),
+            *([percent(one["boundary_f"])] if with_boundaries else []),
         )
     table.add_section()
     table.add_row("mean IoU", "", percent(scores.miou), "", "")
+    if with_boundaries:
+        table.add_row("mean boundary F", "", "", "", "", percent(scores.boundary_f))
     table.add_row("accuracy", "", "", percent(scores.accuracy), "")
-
-    surplus_K = scores.cluster_to_class == SURPLUS
-    if surplus_K.any():
-        share = int(scores.matrix[surplus_K].sum()) / n_pixels
-        n_surplus = int(surplus_K.sum())
-        table.caption = f"surplus clusters: {n_surplus}, with {percent(share)} % of the pixels, counted as wrong"
+    for group in scores.groups:
+        of_group = [percent(scores.submatrices[f"{figure}_{group}_submatrix"]) for figure in ("miou", "accuracy")]
+        table.add_row(f"{group}, sub-matrix", "", *of_group, "")
+    if len(scores.matrix) > len(scores.per_class):
+        many_to_one = [percent(figure) for figure in (scores.miou_many_to_one, scores.accuracy_many_to_one)]
+        table.add_row("many-to-one", "", *many_to_one, "")
+    table.caption = "\n".join(_notes(scores)) or None
     return table
 
 
 def percent(fraction: float | None) -> str:
     """Return a fraction of 1 as percent with one decimal, or a mark where there is none."""
     return _UNDEFINED if fraction is None else f"{100 * fraction:.1f}"
+
+
+def _notes(scores: Scores) -> Iterator[str]:
+    surplus_K = scores.cluster_to_class == SURPLUS
+    if surplus_K.any():
+        share = int(scores.matrix[surplus_K].sum()) / int(scores.matrix.sum())
+        yield f"surplus clusters: {surplus_K.sum()}, with {percent(share)} % of the pixels, counted as wrong"
+    for option in _OPTIONS:
+        value = scores.context.get(option)
+        if isinstance(value, Mapping):
+            yield f"{option}: " + ", ".join(f"{key} {escape(str(one))}" for key, one in value.items())
+        elif value:
+            yield f"{option}: on"
