@@ -18,7 +18,8 @@ LAYERS: list[set[str]] = [
     {"data", "views", "models", "clustering", "evaluation", "export"},
     {"guidance"},
     {"methods"},
-    {"training", "predictor"},
+    {"training", "predictor", "refinement"},
+    {"probes", "fresh_clusters"},
     {"onnx_export"},
     {"verbs"},
     {"estimator", "demo", "comparison"},
@@ -70,11 +71,11 @@ def test_evaluation_export_and_data_import_no_torch() -> None:
             assert not re.search(r"^\s*(import|from) (torch|kornia|timm|lightning)", path.read_text(), re.M), path
 
 
-def test_labels_are_opened_by_evaluate_compare_the_check_and_the_demo_alone() -> None:
-    opens = r"open_labelled|read_label|read_classes|read_values|check_copy"
+def test_labels_are_opened_by_evaluate_probes_compare_the_check_and_the_demo_alone() -> None:
+    opens = r"open_labelled|read_label|LabelledImages|read_classes|read_values|check_copy"
     readers = {str(path.relative_to(SRC)) for path in FILES if re.search(opens, path.read_text())}
     within_data = {f"data/{name}.py" for name in ("label_files", "labelled", "check", "folder", "cocostuff")}
-    assert readers == within_data | {"verbs.py", "cli.py", "demo.py", "comparison/compare.py"}
+    assert readers == within_data | {"verbs.py", "probes.py", "cli.py", "demo.py", "comparison/compare.py"}
 
 
 def test_training_reaches_images_alone() -> None:

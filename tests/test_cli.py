@@ -40,6 +40,11 @@ def test_fit_predict_evaluate(scenes: Path, tmp_path: Path) -> None:
     assert "mean IoU" in told
     assert all(name in told for name in CLASSES)
     assert json.loads((out / "scores.json").read_text())["context"]["seed"] == 3
+    run("evaluate", out, scenes, "--flip", "--refine", "--fresh-clusters", scenes)
+    context = json.loads((out / "scores.json").read_text())["context"]
+    assert all(context[option] for option in ("flip", "refine", "fresh_clusters"))
+    told = run("evaluate", out, scenes, "--probe", "knn", status=1)
+    assert "no split 'train'" in told
     run("predict", out, scenes / "images", "-o", tmp_path / "masks", "--confidence")
     assert len(list((tmp_path / "masks").glob("*.png"))) == 12
     assert len(list((tmp_path / "masks" / "confidence").glob("*.png"))) == 12

@@ -85,6 +85,16 @@ def test_scores_are_those_of_the_resized_image():
     torch.testing.assert_close(1 - 2 * found, squares, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("tile_px", [64, 4096])
+def test_scores_follow_from_the_embeddings(tile_px):
+    image = noise(50, 300)
+    found = patchify_predictor(tile_px=tile_px, overlap_px=32)
+    embedded = found.embed(image)
+    assert embedded.shape == (6, 8, 48)
+    squares = torch.stack([(embedded - c[:, None, None]).square().sum(0) for c in centers(4)])
+    torch.testing.assert_close(1 - 2 * found.score(image), squares, atol=1e-5, rtol=0)
+
+
 def test_a_patch_of_one_colour_is_predicted_where_it_lies():
     image = np.zeros((32, 64, 3), np.uint8)
     image[8:16, 40:60] = (255, 0, 0)

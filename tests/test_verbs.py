@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from io import StringIO
 from pathlib import Path
 
@@ -14,9 +15,12 @@ from safetensors.torch import load_file
 
 from contextseg import verbs
 from contextseg.data.scenes import CLASSES, render_scene, write_scenes
-from contextseg.errors import DataError, RunError, TrainingError
+from contextseg.errors import DataError, RunError, SettingsError, TrainingError
+from contextseg.evaluation.boundaries import BoundaryCounts
 from contextseg.evaluation.scores import read_scores
 from contextseg.methods import METHODS
+from contextseg.probes import PARAMETERS, PROBES
+from contextseg.refinement import EPS, KERNEL_PX
 from contextseg.run_folder import RunFolder
 from contextseg.settings import METHOD_SECTIONS, Settings, make_settings
 
@@ -133,6 +137,68 @@ def test_evaluate_takes_a_data_set_by_name(lab_run: Path, tmp_path: Path) -> Non
     assert verbs.evaluate(lab_run, tmp_path, split="val").context["split"] == "val"
     with pytest.raises(DataError, match="holds no Cityscapes-27"):
         verbs.evaluate(lab_run, tmp_path, data_set="cityscapes27")
+
+
+def test_evaluate_counts_the_boundaries_of_the_same_masks(lab_run: Path, scenes: Path, tmp_path: Path) -> None:
+    scores = verbs.evaluate(lab_run, scenes)
+    verbs.predict(lab_run, scenes, tmp_path)
+    boundaries = BoundaryCounts(len(CLASSES), len(CLASSES))
+    for path in sorted((scenes / "labels").iterdir()):
+        boundaries.update(values(tmp_path / path.name), values(path))
+    assert scores.boundaries is not None
+    assert scores.boundaries.to_dict() == boundaries.to_dict()
+    assert scores.boundary_f is not None
+    assert 0 < scores.boundary_f < 1
+
+
+@pytest.fixture(scope="module")
+def splits(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scenes in two splits: 8 and 4."""
+    root = tmp_path_factory.mktemp("splits")
+    for kind in ("images", "labels"):
+        for index, path in enumerate(sorted((scenes / kind).iterdir())):
+            target = root / kind / ("train" if index < 8 else "val") / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    shutil.copy(scenes / "classes.txt", root)
+    return root
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_a_probe_is_scored_apart_and_changes_nothing_of_the_run(lab_run: Path, splits: Path, probe: str) -> None:
+    plain = verbs.evaluate(lab_run, splits, split="val")
+    before = {path.name: path.read_bytes() for path in lab_run.iterdir() if path.name != f"scores-{probe}.json"}
+    console = Console(file=StringIO(), width=100)
+    scores = verbs.evaluate(lab_run, splits, split="val", probe=probe, console=console)
+    assert {name: (lab_run / name).read_bytes() for name in before} == before
+    assert read_scores(lab_run / f"scores-{probe}.json").to_dict() == scores.to_dict()
+    assert scores.options["probe"] == {"kind": probe, "labels_read": "train"} | PARAMETERS[probe]
+    assert scores.cluster_to_class.tolist() == list(range(len(CLASSES)))
+    assert scores.matrix.sum(axis=0).tolist() == plain.matrix.sum(axis=0).tolist()  # the same labels were counted
+    assert "reads the labels of 8 images" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_probe_is_not_scored_on_labels_that_it_has_read(lab_run: Path, splits: Path) -> None:
+    for options in ({"split": "train"}, {}, {"split": "val", "probe_split": "val"}):
+        with pytest.raises(SettingsError, match="must be scored on another: give one, such as split=val"):
+            verbs.evaluate(lab_run, splits, probe="linear", **options)
+    with pytest.raises(SettingsError, match="probe=knn uses no clusters, so fresh_clusters has no effect"):
+        verbs.evaluate(lab_run, splits, split="val", probe="knn", fresh_clusters=splits / "images")
+
+
+def test_options_change_the_counts_and_stand_in_the_context(lab_run: Path, scenes: Path, tmp_path: Path) -> None:
+    write_scenes(tmp_path, 8, seed=99, size=(64, 96))
+    plain = verbs.evaluate(lab_run, scenes)
+    assert plain.options == {}
+    assert {plain.context[option] for option in ("flip", "refine", "fresh_clusters", "probe")} == {False, None}
+    for option, value, told in (
+        ("flip", True, True),
+        ("refine", True, {"filter": "guided", "kernel_px": KERNEL_PX, "eps": EPS}),
+        ("fresh_clusters", tmp_path, {"images": str(tmp_path)}),
+    ):
+        scores = verbs.evaluate(lab_run, scenes, **{option: value})
+        assert scores.options == read_scores(lab_run / "scores.json").options == {option: told}
+        assert not np.array_equal(scores.matrix, plain.matrix), option
 
 
 def test_evaluate_tells_a_label_of_another_size(lab_run: Path, tmp_path: Path) -> None:

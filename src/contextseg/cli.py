@@ -109,6 +109,20 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="A labelled set, in a layout that `contextseg datasets` shows.")],
     split: Split = None,
     data_set: DataSetName = None,
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            help="linear or knn: score what a classifier that READS THE LABELS of another split makes of the frozen "
+            "embeddings; writes RUN/scores-PROBE.json."
+        ),
+    ] = None,
+    probe_split: Annotated[str, typer.Option(help="The split whose labels the probe reads.")] = "train",
+    fresh_clusters: Annotated[
+        Path | None,
+        typer.Option(metavar="IMAGES", help="Cluster the embeddings of these images afresh by k-means, as PiCIE does."),
+    ] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Average the scores with those of the mirrored image.")] = False,
+    refine: Annotated[bool, typer.Option("--refine", help="Filter the scores along the edges of the image.")] = False,
     device: Device = "cpu",
 ) -> None:
     """Match the clusters to the classes of a labelled set, and score them; writes RUN/scores.json."""
@@ -116,9 +130,20 @@ def evaluate(
         from contextseg import verbs
         from contextseg.evaluation.table import scores_table
 
-        console.print(
-            scores_table(verbs.evaluate(run, data, split=split, data_set=data_set, device=device, console=console))
+        scores = verbs.evaluate(
+            run,
+            data,
+            split=split,
+            data_set=data_set,
+            probe=probe,
+            probe_split=probe_split,
+            fresh_clusters=fresh_clusters,
+            flip=flip,
+            refine=refine,
+            device=device,
+            console=console,
         )
+        console.print(scores_table(scores))
 
 
 datasets = typer.Typer()

@@ -6,7 +6,7 @@ best cluster is taken, a band of rows at a time, so that memory does not follow 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -82,6 +82,7 @@ class Predictor:
                 "the overlap at most half of the tile, such as 1024 and 128"
             )
         self.embedding = method.embedding.to(device).to(memory_format=torch.channels_last).eval()
+        self.spherical = method.spherical
         self.centers = centers.to(device)
         self.settings = settings
         self.tile_px = tile_px
@@ -126,11 +127,34 @@ class Predictor:
     @torch.inference_mode()
     def score(self, image: NDArray[np.uint8]) -> Tensor:
         """Return the scores of an image's cells for the clusters, (K, h, w) float32, on the resized image's grid."""
+        return self._over_tiles(image, len(self.centers), self._score_tile)
+
+    @torch.inference_mode()
+    def embed(self, image: NDArray[np.uint8]) -> Tensor:
+        """Return the embeddings of an image's cells, (D, h, w) float32, on the resized image's grid.
+
+        Where tiles overlap they are means, so not quite of unit length.
+        """
+        return self._over_tiles(image, self.centers.shape[1], self._embed_tile)
+
+    def _score_tile(self, pixels_3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
+        embedded_Dhw = self._embed_tile(pixels_3HW, coordinates_2hw)
+        return scores(embedded_Dhw.flatten(1).T, self.centers).T.reshape(-1, *embedded_Dhw.shape[1:])
+
+    def _embed_tile(self, pixels_3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
+        image_13HW = (pixels_3HW[None].float() / 255).to(memory_format=torch.channels_last)
+        embedded_Dhw: Tensor = self.embedding(image_13HW, coordinates_2hw[None])[0].float()
+        return embedded_Dhw
+
+    def _over_tiles(
+        self, image: NDArray[np.uint8], n_channels: int, of_tile: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """Resize an image, look at it tile by tile, and let what is found fade from tile to tile."""
         height, width = self._working_size(image.shape[0], image.shape[1])
         resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
-        pixels = torch.from_numpy(resized.copy()).to(self.centers.device).movedim(-1, 0)
+        pixels_3HW = torch.from_numpy(resized.copy()).to(self.centers.device).movedim(-1, 0)
         coordinates_2hw = whole_coordinates(height // STRIDE_PX, width // STRIDE_PX).to(self.centers.device)
-        total = torch.zeros(len(self.centers), height // STRIDE_PX, width // STRIDE_PX)
+        total = torch.zeros(n_channels, height // STRIDE_PX, width // STRIDE_PX)
         weight = torch.zeros(total.shape[1:])
         for top, bottom in self._tiles(height):
             for left, right in self._tiles(width):
@@ -138,11 +162,9 @@ class Predictor:
                     slice(top // STRIDE_PX, bottom // STRIDE_PX),
                     slice(left // STRIDE_PX, right // STRIDE_PX),
                 )
-                tile = (pixels[None, :, top:bottom, left:right].float() / 255).to(memory_format=torch.channels_last)
-                embedded_Dhw = self.embedding(tile, coordinates_2hw[None, :, *cells])[0].float()
-                scored_Khw = scores(embedded_Dhw.flatten(1).T, self.centers).T.unflatten(1, embedded_Dhw.shape[1:])
+                found = of_tile(pixels_3HW[:, top:bottom, left:right], coordinates_2hw[:, *cells])
                 ramp = self._ramp(bottom - top)[:, None] * self._ramp(right - left)[None, :]
-                total[:, *cells] += scored_Khw.cpu() * ramp
+                total[:, *cells] += found.cpu() * ramp
                 weight[cells] += ramp
         return total / weight
 

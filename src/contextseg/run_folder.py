@@ -7,6 +7,7 @@ checkpoint.safetensors  the state of training, to resume from
 weights.safetensors     the network and the cluster centres, once training has ended
 classes.json            id, name and colour of each class
 scores.json             the last evaluation
+scores-PROBE.json       that of a probe, linear or knn, which has read labels
 """
 
 import json

@@ -7,12 +7,16 @@ import numpy as np
 from rich.console import Console
 
 from contextseg.data.images import list_images, read_image
-from contextseg.data.labelled import open_labelled
-from contextseg.errors import DataError, ImageError
+from contextseg.data.labelled import LabelledImages, open_labelled
+from contextseg.errors import ImageError, SettingsError
+from contextseg.evaluation.boundaries import BoundaryCounts
 from contextseg.evaluation.counts import ConfusionCounts
 from contextseg.evaluation.scores import Scores, score
 from contextseg.export.indexed_png import write_confidence, write_mask
-from contextseg.predictor import Predictor
+from contextseg.fresh_clusters import cluster_afresh
+from contextseg.predictor import Predictor, best_cluster
+from contextseg.probes import PARAMETERS, fit_probe
+from contextseg.refinement import REFINEMENT, Scorer, flip_averaged, refined
 from contextseg.run_folder import RunFolder
 from contextseg.training.fit import fit
 from contextseg.training.progress import progress
@@ -78,50 +82,79 @@ def evaluate(
     *,
     split: str | None = None,
     data_set: str | None = None,
+    probe: str | None = None,
+    probe_split: str = "train",
+    fresh_clusters: Path | None = None,
+    flip: bool = False,
+    refine: bool = False,
     device: str = "cpu",
     console: Console | None = None,
 ) -> Scores:
     """Score a run on a labelled set; the labels are read here and nowhere before.
 
-    One K x C matrix is counted over the whole set at the labels' own resolution. Clusters are matched to classes one to
-    one; the pixels of surplus clusters count as wrong. Writes ``scores.json`` into the run.
+    One K x C matrix, and the boundary pixels of the same pairs, are counted over the whole set at the labels' own
+    resolution. Clusters are matched to classes one to one; the pixels of surplus clusters count as wrong. Writes
+    ``scores.json`` into the run. Every option stands in the context of the scores.
+
+    A **probe reads the labels** of another split, and is no unsupervised result: its scores, whose rows are classes and
+    are not matched, go to ``scores-PROBE.json``.
 
     Args:
         run: a finished run.
         data: a folder in one of the layouts of `contextseg.data.labelled.DATA_SETS`.
         split: one split of it, such as "val"; all by default.
         data_set: its name in `DATA_SETS`; by default the first that fits the folder.
+        probe: instead of the clusters, a classifier on the frozen embeddings: a name in `contextseg.probes.PROBES`.
+        probe_split: the split whose labels the probe reads.
+        fresh_clusters: a folder of images, such as the training images, whose embeddings are clustered afresh by
+            k-means, as PiCIE does; the clusters of the run are not used and stay as they are.
+        flip: average the scores with those of the mirrored image.
+        refine: filter the scores along the edges of the image.
         device: where the network runs.
         console: where progress, and what is evaluated, is shown; nowhere by default.
 
     Raises:
         RunError: the run is not finished.
         DataError: the set or one of its labels cannot be used.
+        SettingsError: there is no such probe, it would be scored on labels that it has read, or it is to have clusters.
     """
+    if probe is not None and fresh_clusters is not None:
+        raise SettingsError(f"probe={probe} uses no clusters, so fresh_clusters has no effect; leave one of them out")
+    console = console or Console(quiet=True)
     folder = RunFolder.open(run)
     predictor = Predictor.load(folder, device=device)
     labelled = open_labelled(data, split, data_set)
-    console = console or Console(quiet=True)
     console.print(f"evaluating on {labelled}", highlight=False)
-    settings = predictor.settings
-    counts = ConfusionCounts(settings.n_classes, labelled.space.n_classes)
-    with progress(console, "evaluating", len(labelled.items)) as advance:
-        for index, item in enumerate(labelled.items):
-            prediction = predictor.predict(read_image(item.image, max_pixels=settings.data.max_pixels))
-            labels = labelled.read_label(index)
-            if labels.shape != prediction.clusters.shape:
-                raise DataError(
-                    f"{item.label}: is {labels.shape[1]} x {labels.shape[0]} pixels, its image "
-                    f"{item.image.name} is {prediction.clusters.shape[1]} x {prediction.clusters.shape[0]}"
-                )
-            counts.update(prediction.clusters, labels)
+    settings, space = predictor.settings, labelled.space
+    scorer: Scorer = predictor.score
+    n_rows = settings.n_classes if probe is None else space.n_classes
+    if fresh_clusters is not None:
+        predictor.centers = cluster_afresh(predictor, fresh_clusters, console)
+    if probe is not None:
+        train = open_labelled(data, probe_split, data_set)
+        _check_apart(train, labelled)
+        scorer = fit_probe(probe, predictor, train, console)
+    if flip:
+        scorer = flip_averaged(scorer)
+    if refine:
+        scorer = refined(scorer)
+    counts, boundaries = ConfusionCounts(n_rows, space.n_classes), BoundaryCounts(n_rows, space.n_classes)
+    with progress(console, "evaluating", len(labelled)) as advance:
+        for index in range(len(labelled)):
+            image, labels_HW = labelled.read(index, max_pixels=settings.data.max_pixels)
+            clusters_HW = best_cluster(scorer(image), (labels_HW.shape[0], labels_HW.shape[1])).clusters
+            counts.update(clusters_HW, labels_HW)
+            boundaries.update(clusters_HW, labels_HW)
             advance(1)
     result = score(
         counts.matrix_,
-        labelled.space.names,
-        n_images=len(labelled.items),
+        space.names,
+        matching="one-to-one" if probe is None else "identity",
+        groups=space.groups,
+        boundaries=boundaries,
+        n_images=len(labelled),
         context={
-            "data": labelled.space.name,
+            "data": space.name,
             "split": labelled.split,
             "method": settings.method,
             "start": folder.read_json("meta.json")["start"],
@@ -129,11 +162,23 @@ def evaluate(
             "image_px": settings.data.image_px,
             "epochs": settings.training.epochs,
             "seed": settings.seed,
-            "matching": "one-to-one",
+            "probe": None if probe is None else {"kind": probe, "labels_read": probe_split} | PARAMETERS[probe],
+            "fresh_clusters": None if fresh_clusters is None else {"images": str(fresh_clusters)},
+            "flip": flip,
+            "refine": REFINEMENT if refine else None,
         },
     )
-    result.write(run / "scores.json")
+    result.write(run / ("scores.json" if probe is None else f"scores-{probe}.json"))
     return result
+
+
+def _check_apart(train: LabelledImages, evaluated: LabelledImages) -> None:
+    """Refuse to score a probe on images whose labels it reads."""
+    if {item.name for item in train.items} & {item.name for item in evaluated.items}:
+        raise SettingsError(
+            f"the probe reads the labels of the split '{train.split}', so it must be scored on another: "
+            "give one, such as split=val"
+        )
 
 
 def _mask_names(paths: list[Path], images: Path) -> dict[Path, Path]:

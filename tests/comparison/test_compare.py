@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from contextseg import verbs
 from contextseg.comparison.compare import compare, merged
 from contextseg.comparison.rows import Row, collect, run_folder
 from contextseg.comparison.tables import cells, markdown, ranked
@@ -85,6 +86,14 @@ def test_the_data_set_may_be_named(scenes: Path, tmp_path: Path) -> None:
     assert row.scores[0].context["data"] == "Potsdam-3"
     assert row.settings.n_classes == len(row.scores[0].per_class) == 3
     assert "Potsdam-3, all: 12 images" in told.file.getvalue()
+
+
+def test_scores_with_an_option_are_not_shown_beside_plain_ones(scenes: Path, compared: tuple[Path, list[Row]]) -> None:
+    out, rows = compared
+    verbs.evaluate(run_folder(out, "lab", 0), scenes, refine=True)
+    again = compare(scenes, ["lab"], out, n_seeds=1, settings=SHARED)
+    assert again[0].scores[0].options == {}
+    assert again[0].percent("miou") == rows[0].percent("miou")[:1]
 
 
 def test_a_run_that_was_broken_off_is_resumed(scenes: Path, compared: tuple[Path, list[Row]]) -> None:

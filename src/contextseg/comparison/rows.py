@@ -77,7 +77,8 @@ def run_row(
     settings = make_settings({**values, "seed": seed})
     if (folder / "scores.json").exists():
         _check_same(folder, settings)
-        return
+        if not read_scores(folder / "scores.json").options:
+            return
     console.print(f"[bold]{name}[/], seed {seed}", highlight=False)
     if not (folder / "weights.safetensors").exists():
         verbs.fit(images, folder, settings, resume=(folder / "settings.yaml").exists(), console=console)

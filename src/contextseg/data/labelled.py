@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from contextseg.conventions import MAX_PIXELS
 from contextseg.data import camvid, cityscapes, cocostuff, folder, potsdam, voc
 from contextseg.data.data_set import DataSet, folders_in
-from contextseg.data.images import relative_name
+from contextseg.data.images import read_image, relative_name
 from contextseg.data.label_files import LabelCode, read_classes
 from contextseg.data.label_space import LabelSpace
 from contextseg.errors import DataError
@@ -89,6 +90,28 @@ class LabelledImages:
             DataError: the file cannot be read, is no map of ids, or holds a value that stands for no class.
         """
         return read_classes(self.items[i].label, self.code)
+
+    def read(self, i: int, *, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Read an image and its label map.
+
+        Args:
+            i: index into `items`.
+            max_pixels: an image with more pixels is refused.
+
+        Returns:
+            (H, W, 3) uint8 RGB, and (H, W) uint8 as from `read_label`.
+
+        Raises:
+            DataError: a file cannot be read, or they are of different sizes.
+        """
+        item = self.items[i]
+        image, label = read_image(item.image, max_pixels=max_pixels), self.read_label(i)
+        if label.shape != image.shape[:2]:
+            raise DataError(
+                f"{item.label}: is {label.shape[1]} x {label.shape[0]} pixels, its image "
+                f"{item.image.name} is {image.shape[1]} x {image.shape[0]}"
+            )
+        return image, label
 
 
 def open_labelled(root: Path, split: str | None = None, data_set: str | None = None) -> LabelledImages:

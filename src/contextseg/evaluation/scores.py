@@ -38,6 +38,9 @@ from contextseg.evaluation.boundaries import BoundaryCounts
 from contextseg.evaluation.matching import MATCHINGS, SURPLUS, majority_classes, matched_pixels
 from contextseg.files import write_atomically
 
+OPTIONS = ("probe", "fresh_clusters", "flip", "refine")
+"""What `evaluate` can be told to do otherwise: keys of the context of scores, None or False where an option is off."""
+
 
 class ClassScore(TypedDict):
     """Score of one class, fractions of 1; None where it is 0/0."""
@@ -85,6 +88,11 @@ class Scores:
     boundaries: BoundaryCounts | None
     n_images: int | None
     context: Mapping[str, object]
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The options that were on: figures with other ones do not compare."""
+        return {option: value for option in OPTIONS if (value := self.context.get(option))}
 
     def to_dict(self) -> dict[str, object]:
         """Return the content of `scores.json`: plain numbers, lists and dicts."""

@@ -10,7 +10,6 @@ from contextseg.evaluation.matching import SURPLUS
 from contextseg.evaluation.scores import Scores
 
 _UNDEFINED = "–"
-_OPTIONS = ("probe", "fresh_clusters", "flip", "refine")  # of `evaluate`, as the context of the scores names them
 
 
 def scores_table(scores: Scores) -> Table:
@@ -62,9 +61,6 @@ def _notes(scores: Scores) -> Iterator[str]:
     if surplus_K.any():
         share = int(scores.matrix[surplus_K].sum()) / int(scores.matrix.sum())
         yield f"surplus clusters: {surplus_K.sum()}, with {percent(share)} % of the pixels, counted as wrong"
-    for option in _OPTIONS:
-        value = scores.context.get(option)
-        if isinstance(value, Mapping):
-            yield f"{option}: " + ", ".join(f"{key} {escape(str(one))}" for key, one in value.items())
-        elif value:
-            yield f"{option}: on"
+    for option, value in scores.options.items():
+        parameters = value.items() if isinstance(value, Mapping) else ()
+        yield f"{option}: " + (", ".join(f"{key} {escape(str(one))}" for key, one in parameters) or "on")
