@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans as SklearnKMeans
 
-from contextseg.clustering.kmeans import KMeans, scores
+from contextseg.clustering.kmeans import KMeans, scores, sum_by_label
 from contextseg.errors import TrainingError
 
 
@@ -282,6 +282,20 @@ def test_starts_are_drawn_by_squared_distance():
     second = [KMeans(2, spherical=False, seed=seed)._plus_plus(points, 0)[1].item() for seed in range(400)]
     # 400 draws with p = 0.9: standard error 0.015.
     assert np.mean([value == 3.0 for value in second]) == pytest.approx(0.9, abs=0.06)
+
+
+def test_starts_from_many_points_are_different_points_of_theirs():
+    points = directions(n=20_000, dim=5, n_blobs=9)
+    start = KMeans(9)._plus_plus(points, 0)
+    nearest = scores(start, points).max(1)
+    torch.testing.assert_close(points[nearest.indices], start)
+    assert len(nearest.indices.unique()) == 9
+
+
+def test_sums_by_label_are_those_of_a_loop():
+    points, labels = directions(n=300, dim=7), torch.arange(300) % 4
+    expected = torch.stack([points[labels == label].sum(0) for label in range(6)])
+    torch.testing.assert_close(sum_by_label(points, labels, 6), expected)
 
 
 def test_lower_precision_around_it_does_not_reach_the_centers():

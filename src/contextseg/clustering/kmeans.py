@@ -16,7 +16,9 @@ from torch import Tensor
 from contextseg.errors import TrainingError
 from contextseg.randomness import keyed_rng
 
-_SCORES = 2**22  # scores, points times clusters, that exist at one time
+_CHUNK = 4096  # points that are scored at one time by each thread of a CPU: their scores stay in its cache
+_SCORES = 2**22  # scores, points times clusters, that exist at one time elsewhere
+_SEEDING = 2**14  # points, or 100 for each cluster, that a k-means++ start is drawn from at most
 _TOLERANCE = 1e-4  # Lloyd's iterations end when the inertia falls by less than this fraction
 
 
@@ -174,9 +176,8 @@ class KMeans:
         inertia, farthest, offset = 0.0, [], 0
         for chunk in self._chunks(points):
             best, labels = scores(chunk, centers).max(1)
-            one_hot = F.one_hot(labels, len(centers)).to(chunk.dtype)
-            total += one_hot.T @ chunk  # a product, not a scatter: it gives the same sums on a GPU each time
-            counts += one_hot.sum(0, dtype=torch.float64).long()
+            total += sum_by_label(chunk, labels, len(centers))
+            counts += torch.bincount(labels, minlength=len(centers))
             distances = (chunk.square().sum(1) - 2 * best).clamp(min=0)
             inertia += float(distances.sum(dtype=torch.float64))
             top = distances.topk(min(len(chunk), len(centers)))
@@ -187,12 +188,20 @@ class KMeans:
         return _Sums(total, counts, inertia, sorted(farthest, key=lambda pair: (-pair[0], pair[1])))
 
     def _chunks(self, points: Tensor) -> tuple[Tensor, ...]:
-        chunks: tuple[Tensor, ...] = points.split(max(1, _SCORES // self.n_clusters))
+        on_cpu = points.device.type == "cpu"
+        size = _CHUNK * torch.get_num_threads() if on_cpu else max(1, _SCORES // self.n_clusters)
+        chunks: tuple[Tensor, ...] = points.split(size)
         return chunks
 
     def _plus_plus(self, points: Tensor, restart: int) -> Tensor:
-        """Draw the first centres: each with probability proportional to the squared distance to those drawn before."""
+        """Draw the first centres: each with probability proportional to the squared distance to those drawn before.
+
+        They are drawn from a sample of the points, so that a start costs little beside an iteration.
+        """
         rng = keyed_rng(self.seed, "k-means++", restart)
+        if len(points) > (n_seeding := max(_SEEDING, 100 * self.n_clusters)):
+            drawn = rng.choice(len(points), n_seeding, replace=False, shuffle=False)
+            points = points[torch.from_numpy(drawn).to(points.device)]
         chosen = [int(rng.integers(len(points)))]
         squares = points.square().sum(1)
         nearest = torch.full((len(points),), torch.inf, device=points.device)
@@ -212,6 +221,13 @@ class KMeans:
 def _check_finite(points: Tensor) -> None:
     if not torch.isfinite(points).all():
         raise TrainingError("the embeddings to be clustered hold values that are not finite")
+
+
+def sum_by_label(points_ND: Tensor, labels_N: Tensor, n_labels: int) -> Tensor:
+    """Return the sum of the points of each label, (K, D); the same bits each time, on a GPU too."""
+    if points_ND.device.type == "cpu":
+        return torch.zeros(n_labels, points_ND.shape[1], dtype=points_ND.dtype).index_add_(0, labels_N, points_ND)
+    return F.one_hot(labels_N, n_labels).to(points_ND.dtype).T @ points_ND  # a scatter would add in any order
 
 
 def scores(points_ND: Tensor, centers_KD: Tensor) -> Tensor:
