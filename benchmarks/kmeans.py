@@ -98,7 +98,7 @@ def embed(images: Path, settings: BackboneSettings, points: int) -> torch.Tensor
         per_image = points_per_image(points, len(cache))
         sampled = [
             sample_cells(embedding(batch, coordinates), indices, (0, "benchmark", 0), per_image)
-            for indices, batch, coordinates in whole_images(cache, 16, torch.device("cpu"))
+            for indices, batch, coordinates in whole_images(cache, torch.device("cpu"))
         ]
     features = torch.cat(sampled)
     return F.normalize(features @ torch.randn(features.shape[1], 128), dim=1)

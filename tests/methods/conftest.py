@@ -29,8 +29,10 @@ class SceneImages:
         for start in range(0, self.n_images, 4):
             yield self.views(list(range(start, start + 4)), epoch)
 
-    def whole(self, at_most: int | None = None) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        indices = list(range(self.n_images))[:at_most]
+    def whole(self, first: int | None = None, *, after: int = 0) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        indices = list(range(self.n_images))[after:first]
+        if not indices:
+            return
         images = torch.stack([self.images[index] for index in indices]).float() / 255
         yield indices, images, whole_coordinates(16, 24).expand(len(indices), -1, -1, -1)
 

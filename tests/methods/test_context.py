@@ -47,8 +47,10 @@ class Images:
             settings = make_settings({"n_classes": 2}).views.model_copy(update={"frame_px": 32})
             yield siamese_batch([self.images[i] for i in indices], indices, seed=0, epoch=epoch, settings=settings)
 
-    def whole(self, at_most: int | None = None):
-        chosen = list(range(self.n_images))[:at_most]
+    def whole(self, first: int | None = None, *, after: int = 0):
+        chosen = list(range(self.n_images))[after:first]
+        if not chosen:
+            return
         images = torch.stack([self.images[index] for index in chosen]).float() / 255
         yield chosen, images, whole_coordinates(8, 16).expand(len(chosen), -1, -1, -1)
 

@@ -76,18 +76,21 @@ def test_only_geometry_looks_at_the_coordinates(backbone: Backbone, image: torch
 
 
 @torch.no_grad()
-def test_the_decoder_starts_as_the_leading_axes_of_the_deep_features(backbone: Backbone, image: torch.Tensor) -> None:
+def test_the_decoder_starts_as_the_leading_axes_whitened_in_part(backbone: Backbone, image: torch.Tensor) -> None:
     own = embedding_with(backbone)
     points = deep_features(backbone(image), backbone.strides).movedim(1, -1).flatten(0, -2).double()
-    products = points.T @ points
-    own.start_from(products)
-    fine, middle, *deep = (lateral.weight[:, :, 0, 0] for lateral in own.decoder.laterals)
-    assert not fine.any()
-    assert not middle.any()
-    axes = torch.cat(deep, dim=1).double()
-    torch.testing.assert_close(axes @ axes.T, torch.eye(24, dtype=torch.float64), atol=1e-5, rtol=0)
-    kept = torch.trace(axes @ products @ axes.T)  # of all projections, this one keeps most: the largest eigenvalues
-    torch.testing.assert_close(kept, torch.linalg.eigvalsh(products)[-24:].sum(), atol=0, rtol=1e-5)
+    own.start_from(points.mean(0), points.T.cov(correction=0))
+    fine, middle, *deep = own.decoder.laterals
+    assert not fine.weight.any()
+    assert not middle.weight.any()
+    projection = torch.cat([lateral.weight[:, :, 0, 0] for lateral in deep], dim=1).double()
+    bias = sum(lateral.bias for lateral in own.decoder.laterals).double()
+    projected = points @ projection.T + bias
+    torch.testing.assert_close(projected.mean(0), torch.zeros(24, dtype=torch.float64), atol=1e-5, rtol=0)
+    variances = torch.linalg.svdvals((points - points.mean(0)) / len(points) ** 0.5)[:24] ** 2  # by another way
+    floored = variances.clamp(min=float(variances[0]) * 1e-4)
+    expected = variances * floored**-0.7 / (floored**0.3).sum()
+    torch.testing.assert_close(projected.T.cov(correction=0), expected.diag(), atol=1e-5, rtol=1e-3)
 
 
 @torch.no_grad()

@@ -13,7 +13,8 @@ predicted.
 Shape legend: B images, C channels, D dimensions, g places per side, h w cells, N = B h w, K clusters.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import ClassVar
 
 import torch
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contextseg.clustering.consensus import Consensus
-from contextseg.clustering.kmeans import scores
+from contextseg.clustering.kmeans import scores, sum_by_label
 from contextseg.clustering.sampling import points_per_image, sample_cells
 from contextseg.guidance.holistic import holistic_vectors, labels_at
 from contextseg.methods.method import Method, TrainingImages
@@ -91,7 +92,7 @@ class Context(Method):
         """Return the mean direction of the embeddings that are nearest to each learnt centre, (K, D)."""
         sums_KD = self.centers_KD.clone()  # so that a centre without a point stays as it is
         for points_ND in points:
-            sums_KD += F.one_hot(scores(points_ND, self.centers_KD).argmax(1), len(sums_KD)).float().T @ points_ND
+            sums_KD += sum_by_label(points_ND, scores(points_ND, self.centers_KD).argmax(1), len(sums_KD))
         return F.normalize(sums_KD, dim=1)
 
     def cluster_use(self) -> Tensor:
@@ -115,9 +116,8 @@ class Context(Method):
     def _move_centers(self, points_ND: Tensor, labels_N: Tensor) -> None:
         """Move each centre towards the mean of its points, the more of them the further; unit length is kept."""
         n_clusters = len(self.centers_KD)
-        one_hot_NK = F.one_hot(labels_N, n_clusters).float()
-        counts_K = one_hot_NK.sum(0)
-        means_KD = (one_hot_NK.T @ points_ND) / counts_K.clamp(min=1)[:, None]
+        counts_K = torch.bincount(labels_N, minlength=n_clusters).float()
+        means_KD = sum_by_label(points_ND, labels_N, n_clusters) / counts_K.clamp(min=1)[:, None]
         even = len(points_ND) / n_clusters
         rate_K = (1 - self.settings.context.center_momentum) * counts_K / (counts_K + even / 4)
         self.centers_KD.copy_(F.normalize(torch.lerp(self.centers_KD, means_KD, rate_K[:, None]), dim=1))
@@ -128,30 +128,34 @@ class Context(Method):
 
     def _start_projection(self, images: TrainingImages) -> None:
         """Let the decoder begin as the leading axes of what the backbone says of the images."""
-        backbone, products_CC = self.embedding.backbone, torch.zeros((), dtype=torch.float64)
+        backbone, n_cells = self.embedding.backbone, 0
+        sum_C = products_CC = torch.zeros((), dtype=torch.float64)
         for _, pixels_B3HW, _ in images.whole(_START_IMAGES):
             deep_NC = deep_features(backbone(pixels_B3HW), backbone.strides).movedim(1, -1).flatten(0, -2).double()
+            n_cells += len(deep_NC)
+            sum_C = sum_C + deep_NC.sum(0).cpu()
             products_CC = products_CC + (deep_NC.T @ deep_NC).cpu()
-        self.embedding.start_from(products_CC)
+        mean_C = sum_C / n_cells
+        self.embedding.start_from(mean_C, products_CC / n_cells - mean_C.outer(mean_C))
 
     def _group_places(self, epoch: int, images: TrainingImages) -> None:
         """Give each place its holistic label, and each centre the mean embedding of the cells of one label."""
         guidance = self.settings.context.guidance
 
-        def vectors(pixels_B3HW: Tensor) -> Tensor:
-            return holistic_vectors(self.embedding.semantics, pixels_B3HW, guidance.scales, guidance.grid)
+        def vectors(images_of: Iterable[tuple[list[int], Tensor, Tensor]]) -> Iterator[tuple[Tensor, list[int]]]:
+            for indices, pixels_B3HW, _ in images_of:
+                yield holistic_vectors(self.embedding.semantics, pixels_B3HW, guidance.scales, guidance.grid), indices
 
-        some = ((vectors(pixels_B3HW), indices) for indices, pixels_B3HW, _ in images.whole(_START_IMAGES))
+        some = list(vectors(images.whole(_START_IMAGES)))
         classes = self._classes(self._sampled(epoch, some, images.n_images))
-        for indices, pixels_B3HW, _ in images.whole():
-            vectors_BEgg = vectors(pixels_B3HW)
+        for vectors_BEgg, indices in chain(some, vectors(images.whole(after=_START_IMAGES))):
             labels_N = classes.predict(vectors_BEgg.movedim(1, -1).flatten(0, -2))
             self.holistic_ngg[indices] = labels_N.view(-1, *vectors_BEgg.shape[-2:]).to(self.holistic_ngg.dtype)
         sums_KD = torch.zeros_like(self.centers_KD)
         for indices, pixels_B3HW, coordinates in images.whole(_START_IMAGES):
             points_ND = self.embedding(pixels_B3HW, coordinates).movedim(1, -1).flatten(0, -2)
             cells_N = labels_at(self.holistic_ngg, indices, coordinates).flatten()
-            sums_KD += F.one_hot(cells_N, len(sums_KD)).float().T @ points_ND
+            sums_KD += sum_by_label(points_ND, cells_N, len(sums_KD))
         self.centers_KD.copy_(F.normalize(sums_KD, dim=1))
         if guidance.shuffled:
             order = keyed_rng(self.settings.seed, "shuffled labels", epoch).permutation(self.holistic_ngg.numel())
@@ -165,7 +169,7 @@ class Context(Method):
         )
         points_ND = self._sampled(epoch, some, images.n_images)
         labels_N = self._classes(points_ND).predict(points_ND)
-        self.centers_KD.copy_(F.normalize(F.one_hot(labels_N, len(self.centers_KD)).float().T @ points_ND, dim=1))
+        self.centers_KD.copy_(F.normalize(sum_by_label(points_ND, labels_N, len(self.centers_KD)), dim=1))
 
     def _classes(self, points_ND: Tensor) -> Consensus:
         settings, own = self.settings, self.settings.context

@@ -23,11 +23,12 @@ class TrainingImages(Protocol):
     def batches(self, epoch: int) -> Iterator[SiameseBatch]:
         """Yield the views that an epoch trains on."""
 
-    def whole(self, at_most: int | None = None) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Yield indices, images (B, 3, H, W) and coordinates (B, 2, H / 4, W / 4) of all images, not augmented.
+    def whole(self, first: int | None = None, *, after: int = 0) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Yield indices, images (B, 3, H, W) and coordinates (B, 2, H / 4, W / 4) of images, not augmented.
 
         Args:
-            at_most: look at so many images, drawn at random, instead.
+            first: only so many images, in an order drawn at random once for the run; all by default.
+            after: not the first so many of that order.
         """
 
 

@@ -3,8 +3,9 @@
 Published (abstract): a module that "fuses global features with low-level geometrical and appearance representations".
 Everything below is **our reconstruction**, and each part is a switch:
 
-1. *Projection*: the decoder starts as the leading principal components of the start's own deep features on the user's
-   images, and its finer levels at zero. So the first clusters are those of the start, not of random numbers.
+1. *Projection*: the decoder starts as the leading principal components, whitened in part, of the start's own deep
+   features on the user's images, and its finer levels at zero. So the first clusters are those of the start, not of
+   random numbers.
 2. *Global*: the mean of the deepest map scales and shifts the features (FiLM), from 1 and 0 at the start.
 3. *Geometry*: y and x in the uncropped image, with Fourier pairs. *Appearance*: Lab colour and the gradient of L.
 4. *Context*: each cell takes up its neighbours that are close in space, in appearance and in feature.
@@ -26,6 +27,8 @@ from contextseg.models.embedding import TopDownDecoder
 from contextseg.settings import EmbeddingSettings
 
 _DEEP = (16, 32)  # strides of the maps whose principal components the decoder starts from
+_WHITENING = 0.7  # power of the axes' standard deviations that the projection divides by: 1 would make all axes alike
+_LEAST_VARIANCE = 1e-4  # of the largest: axes with less are noise, and not drawn out further
 _FOURIER = (1.0, 2.0, 4.0)  # half turns over the image
 _DILATIONS = (1, 2, 4)
 _OFFSETS = [(d * y, d * x) for d in _DILATIONS for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
@@ -64,14 +67,22 @@ class ContextEmbedding(nn.Module):
                     nn.init.zeros_(parameter)
 
     @torch.no_grad()
-    def start_from(self, products_CC: Tensor) -> None:
+    def start_from(self, mean_C: Tensor, covariance_CC: Tensor) -> None:
         """Let the decoder begin as a projection of the deep features, and its finer levels at zero.
 
+        The features are centred, projected on their leading axes and whitened in part, and scaled to unit length on
+        average. Otherwise their cosines are ruled by what all places have in common, and by the few axes on which they
+        vary most.
+
         Args:
-            products_CC: float64, the sum of the products of `deep_features` with themselves; its leading axes are the
-                projection that keeps their cosines best.
+            mean_C: float64, mean of `deep_features`.
+            covariance_CC: float64, their covariance.
         """
-        axes_DC = torch.linalg.eigh(products_CC).eigenvectors.flip(1)[:, : self.settings.dim].T
+        variances_C, axes_CC = torch.linalg.eigh(covariance_CC)
+        variances_D = variances_C.flip(0)[: self.settings.dim].clamp(min=float(variances_C[-1]) * _LEAST_VARIANCE)
+        scale_D = variances_D ** (-_WHITENING / 2)
+        scale_D = scale_D / (scale_D.square() * variances_D).sum().sqrt()
+        projection_DC = scale_D[:, None] * axes_CC.flip(1)[:, : self.settings.dim].T
         offset = 0
         for lateral, stride in zip(self.decoder.laterals, self.backbone.strides, strict=True):
             assert isinstance(lateral, nn.Conv2d)
@@ -79,8 +90,9 @@ class ContextEmbedding(nn.Module):
             lateral.weight.zero_()
             lateral.bias.zero_()
             if stride in _DEEP:
-                axes = axes_DC[:, offset : offset + lateral.in_channels]
-                lateral.weight[: len(axes)] = axes[:, :, None, None].to(lateral.weight)
+                level = slice(offset, offset + lateral.in_channels)
+                lateral.weight[: len(scale_D)] = projection_DC[:, level, None, None].to(lateral.weight)
+                lateral.bias[: len(scale_D)] = -(projection_DC[:, level] @ mean_C[level]).to(lateral.bias)
                 offset += lateral.in_channels
 
     def semantics(self, image_B3HW: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ def final_clusters(fabric: Fabric, method: Method, cache: ImageCache, settings: 
     method.eval()
 
     def points(advance: Any) -> Iterator[Tensor]:
-        for indices, images, coordinates in whole_images(cache, settings.training.batch_size, fabric.device):
+        for indices, images, coordinates in whole_images(cache, fabric.device):
             with torch.no_grad(), fabric.autocast():
                 embedded = method.embedding(images, coordinates)
             yield sample_cells(embedded, indices, (settings.seed, "final cells", 0), per_image)

@@ -13,6 +13,9 @@ from contextseg.settings import Settings
 from contextseg.views.geometry import whole_coordinates
 from contextseg.views.siamese import SiameseBatch, siamese_batch
 
+_PIXELS = 2**20  # of the whole images that are in a batch
+_CPU_PIXELS = 2**16  # the same on a CPU, where maps that leave its cache cost more than twice the time
+
 
 class SiameseSource:
     """All batches of siamese views of a run, each a function of (seed, epoch, step) alone.
@@ -35,12 +38,10 @@ class SiameseSource:
         self.n_steps = len(cache) // self.batch_size
         self.n_images = len(cache)
 
-    def whole(self, at_most: int | None = None) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Yield all images once, as `whole_images` does, or `at_most` of them, drawn at random."""
-        chosen = None
-        if at_most is not None:
-            chosen = set(keyed_rng(self.settings.seed, "some images").permutation(len(self.cache))[:at_most].tolist())
-        return whole_images(self.cache, self.batch_size, self.device, chosen)
+    def whole(self, first: int | None = None, *, after: int = 0) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Yield images as `whole_images` does: those from `after` to `first`, in an order drawn at random."""
+        order = keyed_rng(self.settings.seed, "some images").permutation(len(self.cache))
+        return whole_images(self.cache, self.device, set(order[after:first].tolist()))
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[SiameseBatch]:
         """Yield the batches of an epoch from a step on; the same ones at every call."""
@@ -55,21 +56,21 @@ class SiameseSource:
 
 
 def whole_images(
-    cache: ImageCache, batch_size: int, device: torch.device, chosen: Collection[int] | None = None
+    cache: ImageCache, device: torch.device, chosen: Collection[int] | None = None
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Yield all images once, or those that are chosen, in batches of one size.
 
     Yields:
         indices, float32 RGB in 0-1 (B, 3, H, W), and the coordinates of their cells (B, 2, H / 4, W / 4).
     """
-    for of_one_shape in cache.by_shape().values():
+    for (height, width), of_one_shape in cache.by_shape().items():
         indices = [index for index in of_one_shape if chosen is None or index in chosen]
+        cells = whole_coordinates(height // STRIDE_PX, width // STRIDE_PX).to(device)
+        batch_size = max(1, (_CPU_PIXELS if device.type == "cpu" else _PIXELS) // (height * width))
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
             images = torch.stack([to_tensor(cache[index], device) for index in batch]).float() / 255
-            images = images.contiguous(memory_format=torch.channels_last)
-            height, width = (side // STRIDE_PX for side in images.shape[-2:])
-            yield batch, images, whole_coordinates(height, width).to(device).expand(len(batch), -1, -1, -1)
+            yield batch, images.contiguous(memory_format=torch.channels_last), cells.expand(len(batch), -1, -1, -1)
 
 
 def to_tensor(image_HW3: np.ndarray, device: torch.device) -> Tensor:

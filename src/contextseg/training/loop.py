@@ -153,8 +153,8 @@ class _Watched:
     def batches(self, epoch: int) -> Iterator[SiameseBatch]:
         return _until(self.stopped, self.source.batches(epoch), lambda batch: self.advance(len(batch.indices)))
 
-    def whole(self, at_most: int | None = None) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        return _until(self.stopped, self.source.whole(at_most), lambda _: None)
+    def whole(self, first: int | None = None, *, after: int = 0) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        return _until(self.stopped, self.source.whole(first, after=after), lambda _: None)
 
 
 def _until(stopped: threading.Event, batches: Iterable[Batch], done: Callable[[Batch], None]) -> Iterator[Batch]:
