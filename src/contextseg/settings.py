@@ -243,7 +243,7 @@ class ContextSettings(Section):
         description="clusters for each class that places are grouped into, before near ones are merged; by default 4, "
         "and 1 where the teacher is the student, whose distances mean little at first",
     )
-    n_partitions: int = Field(16, ge=1, description="groupings of the places that are put to the vote")
+    n_partitions: int = Field(32, ge=1, description="groupings of the places that the classes are made from")
     center_momentum: float = Field(
         0.95, ge=0, lt=1, description="how much of the centres a step keeps; they are moved with each batch"
     )

@@ -3,10 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from contextseg.clustering.consensus import Consensus, match, merge_clusters
+from contextseg.clustering.consensus import Consensus, merge_clusters
 from contextseg.clustering.kmeans import KMeans
 from contextseg.errors import TrainingError
 
@@ -31,37 +29,31 @@ def test_fewer_clusters_than_classes() -> None:
         merge_clusters(on_circle(0, 90), 3)
 
 
-def test_classes_are_matched_so_that_most_points_agree() -> None:
-    # two of class 0 are class 2 of the reference and one is class 1; class 1 is 0, and class 2 is 1 once
-    reference, partition = torch.tensor([2, 2, 1, 0, 0, 1]), torch.tensor([0, 0, 0, 1, 1, 2])
-    names, n_agree = match(reference, partition, 3)
-    assert names.tolist() == [2, 0, 1]
-    assert n_agree == 5
-
-
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.permutations(range(4)))
-@settings(deadline=None)
-def test_a_renamed_partition_is_matched_back(labels: list[int], renaming: list[int]) -> None:
-    partition = torch.tensor(labels)
-    names, n_agree = match(partition, torch.tensor(renaming)[partition], 4)
-    assert n_agree == len(labels)
-    assert torch.equal(names[torch.tensor(renaming)[partition]], partition)
-
-
-def partition(*classes: int) -> tuple[KMeans, torch.Tensor]:
-    """Four clusters at 0, 90, 180 and 270 degrees, and the class of each."""
+def partition(*shares: list[float]) -> tuple[KMeans, torch.Tensor]:
+    """Four clusters at 0, 90, 180 and 270 degrees, and the shares of the classes in each."""
     kmeans = KMeans(4)
     kmeans.centers_ = on_circle(0, 90, 180, 270)
-    return kmeans, torch.tensor(classes)
+    return kmeans, torch.tensor(shares)
 
 
-def test_each_point_takes_the_class_that_most_partitions_give_it() -> None:
-    consensus = Consensus(3, clusters_per_class=2, n_partitions=3)
-    consensus.partitions_ = [partition(0, 1, 2, 2), partition(0, 1, 1, 2), partition(1, 1, 2, 0)]
-    # votes: 0, 0, 1 at 0 degrees; 1, 1, 1 at 90; 2, 1, 2 at 180; 2, 2, 0 at 270
-    assert consensus.predict(on_circle(10, 80, 190, 260)).tolist() == [0, 1, 2, 2]
-    consensus.partitions_ = [partition(2, 1, 2, 2), partition(1, 1, 1, 2)]
-    assert consensus.predict(on_circle(0)).tolist() == [1]  # even votes for 1 and 2
+def test_each_point_takes_the_class_with_the_largest_share_of_its_clusters() -> None:
+    consensus = Consensus(2, clusters_per_class=2, n_partitions=3)
+    consensus.partitions_ = [
+        partition([1.0, 0.0], [0.6, 0.4], [0.4, 0.6], [0.0, 1.0]),
+        partition([1.0, 0.0], [0.6, 0.4], [0.4, 0.6], [0.9, 0.1]),
+        partition([0.0, 1.0], [0.0, 1.0], [0.6, 0.4], [0.2, 0.8]),
+    ]
+    # sums: 2 and 1 at 0 degrees, 1.2 and 1.8 at 90, 1.4 and 1.6 at 180, 1.1 and 1.9 at 270
+    assert consensus.predict(on_circle(10, 80, 190, 260)).tolist() == [0, 1, 1, 1]
+
+
+def test_points_that_most_partitions_keep_together_are_a_class() -> None:
+    # Three narrow groups, two of them near each other: cut into two, whatever else single partitions say.
+    points = on_circle(*torch.linspace(0, 8, 40).tolist(), *torch.linspace(40, 48, 40), *torch.linspace(170, 178, 40))
+    classes = Consensus(2, clusters_per_class=3, n_partitions=9).fit(points).predict(points)
+    assert classes[:80].unique().numel() == 1
+    assert classes[80:].unique().numel() == 1
+    assert classes[0] != classes[80]
 
 
 def test_unequal_groups_are_found_and_no_seed_changes_them() -> None:

@@ -1,10 +1,12 @@
-"""Classes that do not hang on one k-means: many partitions, merged and put to the vote.
+"""Classes that do not hang on one k-means: many partitions, and which points they keep together.
 
 k-means makes clusters of like spread, so that a large varied class is cut up before a small one is found, and each
 start ends elsewhere. So samples of the points are clustered, more finely than there are classes, and near clusters are
-merged; the partitions are matched, and each point takes the class that most of them give it. This is ours.
+merged, to as many as there are classes and to somewhat more. How often two points fall into one cluster is their
+likeness, and average linkage by it makes the classes: evidence accumulation (Fred and Jain, TPAMI 2005). The finer
+partitions, the levels of merging and the shares by which other points are told are ours.
 
-Shape legend: N points, D dimensions, M clusters, K classes.
+Shape legend: N points, S points of a sample, D dimensions, M clusters, K classes.
 """
 
 from typing import Self
@@ -12,20 +14,23 @@ from typing import Self
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from scipy.cluster.hierarchy import cut_tree, linkage
-from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import squareform
 from torch import Tensor
 
-from contextseg.clustering.kmeans import KMeans
+from contextseg.clustering.kmeans import KMeans, sum_by_label
 from contextseg.errors import TrainingError
 from contextseg.randomness import keyed_rng
 
-_POINTS_PER_CLUSTER = 150  # of the sample that a partition is learnt from
+_POINTS_PER_CLUSTER = 100  # of the sample that a partition is learnt from
 _MAX_ITER = 12  # Lloyd iterations of a partition: its clusters are merged and outvoted, so they need not be final
+_MERGED_TO = (1.0, 1.5, 2.0)  # clusters for each class that are left where it is asked which points are together
+_COMPARED = 3000  # points that are compared with each other
 
 
 class Consensus:
-    """Clusters unit vectors into classes by the vote of several partitions.
+    """Clusters unit vectors into classes by what several partitions agree on.
 
     Args:
         n_classes: K.
@@ -34,8 +39,7 @@ class Consensus:
         seed: the samples and the starts follow from it.
 
     Attributes:
-        partitions_: the k-means of each partition with the class of each of its clusters, (M,) int64. Classes have the
-            numbers of the partition that agrees best with all others.
+        partitions_: the k-means of each partition with the share of each class in each of its clusters, (M, K) float32.
     """
 
     partitions_: list[tuple[KMeans, Tensor]]
@@ -60,32 +64,39 @@ class Consensus:
             raise TrainingError(
                 f"{len(points_ND)} points cannot make {n_clusters} clusters; add images or lower n_classes"
             )
-        n_sampled = min(len(points_ND), _POINTS_PER_CLUSTER * n_clusters)
-        found, labels = [], []
-        for index in range(self.n_partitions):
-            seed = self.seed * self.n_partitions + index
-            drawn = keyed_rng(seed, "partition").choice(len(points_ND), n_sampled, replace=False, shuffle=False)
-            kmeans = KMeans(n_clusters, seed=seed, max_points=n_sampled, n_restarts=1, max_iter=_MAX_ITER)
-            kmeans.fit([points_ND[torch.from_numpy(drawn).to(points_ND.device)]])
-            classes_M = merge_clusters(kmeans.centers_, self.n_classes).to(points_ND.device)
-            found.append((kmeans, classes_M))
-            labels.append(classes_M[kmeans.predict(points_ND)])
-        agreements = [sum(match(own, other, self.n_classes)[1] for other in labels) for own in labels]
-        best = int(np.argmax(agreements))
-        names = [match(labels[best], own, self.n_classes)[0].to(points_ND.device) for own in labels]
+        found = [self._partition(points_ND, n_clusters, index) for index in range(self.n_partitions)]
+        compared_SD = _sample(points_ND, _COMPARED, self.seed)
+        clusters = [kmeans.predict(compared_SD) for kmeans in found]
+        apart_SS = torch.zeros(len(compared_SD), len(compared_SD), device=points_ND.device)
+        for kmeans, clusters_S in zip(found, clusters, strict=True):
+            for per_class in _MERGED_TO:
+                classes_S = self._merged(kmeans, per_class)[clusters_S]
+                apart_SS += classes_S[:, None] != classes_S
+        classes_S = _average_linkage(apart_SS, self.n_classes).to(points_ND.device)
+        classes_SK = F.one_hot(classes_S, self.n_classes).float()
         self.partitions_ = [
-            (kmeans, names_K[classes_M]) for (kmeans, classes_M), names_K in zip(found, names, strict=True)
+            (kmeans, F.normalize(sum_by_label(classes_SK, clusters_S, n_clusters), p=1, dim=1))
+            for kmeans, clusters_S in zip(found, clusters, strict=True)
         ]
         if len(self.predict(points_ND).unique()) < self.n_classes:  # a class was outvoted at all of its points
-            self.partitions_ = [self.partitions_[best]]
+            classes_M = self._merged(found[0], 1.0)
+            self.partitions_ = [(found[0], F.one_hot(classes_M, self.n_classes).float())]
         return self
 
     def predict(self, points_ND: Tensor) -> Tensor:
-        """Return the class that most partitions give each point, (N,) int64; the lower number where votes are even."""
-        votes_NK = torch.zeros(len(points_ND), self.n_classes, dtype=torch.int32, device=points_ND.device)
-        for kmeans, classes_M in self.partitions_:
-            votes_NK += F.one_hot(classes_M[kmeans.predict(points_ND)], self.n_classes)
+        """Return the class with the largest share of each point's clusters, (N,) int64."""
+        votes_NK = sum(shares_MK[kmeans.predict(points_ND)] for kmeans, shares_MK in self.partitions_)
+        assert isinstance(votes_NK, Tensor)
         return votes_NK.argmax(1)
+
+    def _partition(self, points_ND: Tensor, n_clusters: int, index: int) -> KMeans:
+        seed, n_sampled = self.seed * self.n_partitions + index, _POINTS_PER_CLUSTER * n_clusters
+        kmeans = KMeans(n_clusters, seed=seed, max_points=n_sampled, n_restarts=1, max_iter=_MAX_ITER)
+        return kmeans.fit([_sample(points_ND, n_sampled, seed)])
+
+    def _merged(self, kmeans: KMeans, per_class: float) -> Tensor:
+        n_left = min(len(kmeans.centers_), round(per_class * self.n_classes))
+        return merge_clusters(kmeans.centers_, n_left).to(kmeans.centers_.device)
 
 
 def merge_clusters(centers_MD: Tensor, n_classes: int) -> Tensor:
@@ -103,26 +114,20 @@ def merge_clusters(centers_MD: Tensor, n_classes: int) -> Tensor:
     """
     if len(centers_MD) < n_classes:
         raise ValueError(f"{len(centers_MD)} clusters cannot be merged into {n_classes} classes")
-    if len(centers_MD) == n_classes:
-        return torch.arange(n_classes)
-    tree = linkage(centers_MD.double().cpu().numpy(), method="average", metric="cosine")
-    groups = cut_tree(tree, n_clusters=n_classes)[:, 0]  # numbered as they first occur
+    unit_MD = F.normalize(centers_MD.double(), dim=1)
+    return _average_linkage(1 - unit_MD @ unit_MD.T, n_classes)
+
+
+def _average_linkage(distances_NN: Tensor, n_classes: int) -> Tensor:
+    """Return the class of each point, (N,) int64, numbered in the order in which they first occur."""
+    distances: NDArray[np.float64] = distances_NN.double().cpu().numpy()
+    tree = linkage(squareform(distances, checks=False), method="average")
+    groups = cut_tree(tree, n_clusters=n_classes)[:, 0]
     classes: Tensor = torch.from_numpy(groups.astype(np.int64))
     return classes
 
 
-def match(reference_N: Tensor, partition_N: Tensor, n_classes: int) -> tuple[Tensor, int]:
-    """Match the classes of two partitions one to one so that the most points agree.
-
-    Args:
-        reference_N: (N,) int64, classes 0 to K - 1.
-        partition_N: the same points.
-        n_classes: K.
-
-    Returns:
-        Which class of the reference each class of the partition is, (K,) int64, and how many points then agree.
-    """
-    pairs = torch.bincount(partition_N * n_classes + reference_N, minlength=n_classes**2).view(n_classes, n_classes)
-    counts = pairs.cpu().numpy()
-    _, names = linear_sum_assignment(counts, maximize=True)
-    return torch.from_numpy(names), int(counts[np.arange(n_classes), names].sum())
+def _sample(points_ND: Tensor, n: int, seed: int) -> Tensor:
+    """Return n of the points, drawn at random, or all where there are no more."""
+    drawn = keyed_rng(seed, "sample").choice(len(points_ND), min(n, len(points_ND)), replace=False, shuffle=False)
+    return points_ND[torch.from_numpy(drawn).to(points_ND.device)]

@@ -1,0 +1,233 @@
+"""Where the time of training and prediction goes, beside the arithmetic that they cannot do without, in one run.
+
+    python benchmarks/speed.py [--backbone mobilenetv2_100] [--px 160] [--images 256] [--epochs 3] [--device cpu]
+
+Generated scenes, random weights. The **floor** of a training step is the forward pass of the bare backbone and decoder
+on two views that lie on the device, the backward pass and the optimiser; that of prediction is the forward pass of what
+was trained on such images. Times are medians over the epochs after the first; the start of `context`, which comes once,
+has a line of its own. "PiCIE's own schedule" stores the labels of every view on disk in passes of their own.
+"""
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import Tensor
+
+from contextseg import verbs
+from contextseg.conventions import SIZE_MULTIPLE_PX
+from contextseg.data.images import list_images, read_image
+from contextseg.data.scenes import write_scenes
+from contextseg.methods import METHODS
+from contextseg.methods.method import TrainingImages
+from contextseg.methods.picie import Picie
+from contextseg.models.backbone import Backbone
+from contextseg.models.context import ContextEmbedding
+from contextseg.models.embedding import PixelEmbedding
+from contextseg.predictor import Predictor
+from contextseg.settings import Settings, make_settings
+from contextseg.training.images import SiameseSource
+from contextseg.training.precision import choose_precision
+from contextseg.views.siamese import SiameseBatch
+
+CLUSTERING = "clustering"
+TRAINING = ("views", "forward", "loss", "backward", "optimiser")
+console = Console(width=130)
+
+
+class Stopwatch:
+    """Charges time to the innermost of the parts that are running; clustering keeps all that it calls.
+
+    Attributes:
+        epochs: seconds of each part, for each epoch.
+    """
+
+    def __init__(self) -> None:
+        self.epochs: list[Counter[str]] = []
+        self._running: list[str] = []
+        self._since = 0.0
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Charge the time of a block to a part."""
+        self._charge()
+        self._running.append(CLUSTERING if CLUSTERING in self._running else name)
+        try:
+            yield
+        finally:
+            self._charge()
+            self._running.pop()
+
+    def _charge(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if self.epochs:
+            self.epochs[-1][self._running[-1] if self._running else "other"] += now - self._since
+        self._since = now
+
+    def watch(self, owner: Any, name: str, part: str) -> None:
+        """Let a function charge its time to a part; the clustering begins an epoch."""
+        function: Callable[..., Any] = getattr(owner, name)
+
+        def watched(*arguments: Any, **options: Any) -> Any:
+            if part == CLUSTERING:
+                self._charge()
+                self.epochs.append(Counter())
+            with self.part(part):
+                return function(*arguments, **options)
+
+        setattr(owner, name, watched)
+
+
+class OwnSchedule(Picie):
+    """PiCIE with its own passes: centres, then the labels of all views to disk, then training on what is read back."""
+
+    folder: Path
+
+    def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
+        """Find the centres, and write the labels of both views."""
+        super().begin_epoch(epoch, images)
+        for batch in images.batches(epoch):
+            for view, embedded_BDhw in enumerate(batch.embed(self.embedding)):
+                labels_Bhw = torch.einsum("bdhw,kd->bkhw", embedded_BDhw, self.centers_VKD[view]).argmax(1)
+                for index, labels_hw in zip(batch.indices, labels_Bhw.byte().cpu().numpy(), strict=True):
+                    np.save(self.folder / f"{index}-{view}.npy", labels_hw)
+
+    def forward(self, batch: SiameseBatch) -> dict[str, Tensor]:
+        """Read the labels; those that the loss uses are as many, and from the same centres."""
+        for view in range(2):
+            for index in batch.indices:
+                torch.from_numpy(np.load(self.folder / f"{index}-{view}.npy")).to(self.centers_VKD.device).long()
+        return super().forward(batch)
+
+
+def main(
+    backbone: str = "mobilenetv2_100",
+    px: Annotated[int, typer.Option(help="Shorter side of the images.")] = 160,
+    frame_px: Annotated[int, typer.Option(help="Side of the square that is trained on.")] = 128,
+    images: Annotated[int, typer.Option(help="How many scenes.")] = 256,
+    epochs: Annotated[int, typer.Option(help="Epochs of each method; the first one is left out.")] = 3,
+    classes: Annotated[int, typer.Option(help="K.")] = 27,
+    device: str = "cpu",
+) -> None:
+    values = {
+        "n_classes": classes,
+        "backbone": {"name": backbone},
+        "data": {"image_px": px},
+        "views": {"frame_px": frame_px},
+        "training": {"epochs": epochs, "accelerator": device},
+        # as from a trained start, where places are grouped once
+        "context": {"guidance": {"teacher": "start"}, "clusters_per_class": 4},
+    }
+    precision = choose_precision("auto", torch.device(device))
+    console.print(f"{backbone}, {px} px, squares {frame_px} px, K = {classes}, {images} images, {device}, {precision}, "
+                  f"{torch.get_num_threads()} threads")  # fmt: skip
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_scenes(
+            root / "scenes", images, seed=0, size=(px, round(px * 4 / 3 / SIZE_MULTIPLE_PX) * SIZE_MULTIPLE_PX)
+        )
+        OwnSchedule.folder = root
+        plain = {key: value for key, value in values.items() if key != "context"} | {"method": "picie"}
+        rows = {
+            "picie": (Picie, plain),
+            "PiCIE's own schedule": (OwnSchedule, plain),
+            "context": (METHODS["context"], values),
+        }
+        floor_s = floor(make_settings(plain), device)
+        console.print(f"floor: {1000 * floor_s:.0f} ms a step of 16 images, {16 / floor_s:.1f} images/s")
+        console.print("| | s an epoch | floor % | start, s | clustering | " + " | ".join(TRAINING) + " | other |")
+        console.print("|---" * (6 + len(TRAINING)) + "|---|")
+        for name, (method, own) in rows.items():
+            report_epochs(name, method, make_settings(own), root / "scenes" / "images", root / name, floor_s)
+        report_prediction(root / "context", root / "scenes" / "images", device)
+
+
+def floor(settings: Settings, device: str) -> float:
+    """Return the seconds of a step of the bare network, the median of ten."""
+    fabric = Fabric(accelerator=device, devices=1, precision=choose_precision("auto", torch.device(device)))
+    network = PixelEmbedding(Backbone(settings.backbone), settings.picie.dim).to(memory_format=torch.channels_last)
+    wrapped, optimizer = fabric.setup(network, torch.optim.Adam(network.parameters(), lr=1e-4))
+    side = settings.views.frame_px
+    view = torch.rand(settings.training.batch_size, 3, side, side).contiguous(memory_format=torch.channels_last)
+    view, where = view.to(fabric.device), torch.zeros(len(view), 2, side // 4, side // 4, device=fabric.device)
+
+    def step() -> None:
+        fabric.backward(wrapped(view, where).mean() + wrapped(view, where).mean())
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return median_s(step, 10)
+
+
+def report_epochs(name: str, method: type, settings: Settings, images: Path, out: Path, floor_s: float) -> None:
+    """Train, and print where the time of an epoch went."""
+    watch, kept = Stopwatch(), METHODS[settings.method]
+    watched = type(method.__name__, (method,), {})  # its own attributes, so that nothing is watched twice
+    watch.watch(watched, "begin_epoch", CLUSTERING)
+    watch.watch(watched, "forward", "loss")
+    METHODS[settings.method] = watched
+    changed = [(PixelEmbedding, "forward"), (ContextEmbedding, "forward"), (SiameseSource, "views")]
+    changed += [(Fabric, "backward"), (torch.optim.Adam, "step")]
+    before = [getattr(owner, function) for owner, function in changed]
+    for (owner, function), part in zip(changed, ("forward", "forward", "views", "backward", "optimiser"), strict=True):
+        watch.watch(owner, function, part)
+    try:
+        verbs.fit(images, out, settings)
+    finally:
+        METHODS[settings.method] = kept
+        for (owner, function), original in zip(changed, before, strict=True):
+            setattr(owner, function, original)
+    watch.epochs[-1]["other"] = watch.epochs[-2]["other"]  # what comes after training was charged to it
+    later = sorted(watch.epochs[1:], key=lambda epoch: epoch.total())
+    epoch = later[(len(later) - 1) // 2]
+    n_steps = len(list_images(images)) // settings.training.batch_size
+    share = {part: f"{100 * epoch[part] / epoch.total():.0f} %" for part in (CLUSTERING, *TRAINING, "other")}
+    start_s = watch.epochs[0][CLUSTERING]
+    console.print(
+        f"| {name} | {epoch.total():.1f} | **{100 * n_steps * floor_s / epoch.total():.0f}** | {start_s:.1f} | "
+        + " | ".join(share.values())
+        + " |"
+    )
+
+
+def report_prediction(run: Path, images: Path, device: str) -> None:
+    """Predict a folder, files included, beside the bare forward pass on images of that size."""
+    predictor = Predictor.load(verbs.RunFolder.open(run), device=device)
+    paths = list_images(images)
+    height, width, _ = read_image(paths[0]).shape
+    batch = torch.rand(16, 3, height, width, device=device).contiguous(memory_format=torch.channels_last)
+    where = torch.zeros(16, 2, height // 4, width // 4, device=device)
+    with torch.inference_mode():
+        bare = 16 / median_s(lambda: predictor.embedding(batch, where), 5)
+    began = time.perf_counter()
+    verbs.predict(run, images, run / "masks", device=device)
+    rate = len(paths) / (time.perf_counter() - began)
+    console.print(f"predict: {rate:.1f} images/s, the forward pass at batch 16 {bare:.1f} ({100 * rate / bare:.0f} %)")
+
+
+def median_s(function: Callable[[], object], times: int) -> float:
+    """Return the median seconds of calls, after one that is not counted."""
+    seconds = []
+    for _ in range(times + 1):
+        began = time.perf_counter()
+        function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:])
+
+
+if __name__ == "__main__":
+    typer.run(main)
