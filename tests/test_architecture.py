@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"methods"},
     {"training", "predictor", "refinement"},
     {"probes", "fresh_clusters"},
-    {"onnx_export"},
+    {"onnx_export", "windows"},
     {"verbs"},
     {"estimator", "demo", "comparison"},
     {"cli"},

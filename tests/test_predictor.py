@@ -60,17 +60,17 @@ def test_tiles_give_what_the_whole_gives(height, width, tile_px, overlap_px):
 
 
 def test_tiles_cover_a_side_and_overlap():
-    tiles = list(patchify_predictor(tile_px=96, overlap_px=32)._tiles(256))
+    tiles = list(patchify_predictor(tile_px=96, overlap_px=32).tiles(256))
     assert tiles == [(0, 96), (64, 160), (128, 224), (160, 256)]
-    assert list(patchify_predictor(tile_px=96, overlap_px=32)._tiles(96)) == [(0, 96)]
-    assert list(patchify_predictor(tile_px=96, overlap_px=32)._tiles(64)) == [(0, 64)]
+    assert list(patchify_predictor(tile_px=96, overlap_px=32).tiles(96)) == [(0, 96)]
+    assert list(patchify_predictor(tile_px=96, overlap_px=32).tiles(64)) == [(0, 64)]
 
 
 def test_tiles_fade_into_each_other():
     # An overlap of 32 px is 8 cells: 1/8, 2/8, ... 8/8, flat, and down again.
-    ramp = patchify_predictor(tile_px=96, overlap_px=32)._ramp(96)
+    ramp = patchify_predictor(tile_px=96, overlap_px=32).ramp(96)
     assert ramp.tolist() == [i / 8 for i in range(1, 9)] + [1.0] * 8 + [i / 8 for i in range(8, 0, -1)]
-    assert patchify_predictor(tile_px=96, overlap_px=0)._ramp(32).tolist() == [1.0] * 8
+    assert patchify_predictor(tile_px=96, overlap_px=0).ramp(32).tolist() == [1.0] * 8
 
 
 def test_scores_are_those_of_the_resized_image():

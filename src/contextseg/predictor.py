@@ -127,7 +127,7 @@ class Predictor:
     @torch.inference_mode()
     def score(self, image: NDArray[np.uint8]) -> Tensor:
         """Return the scores of an image's cells for the clusters, (K, h, w) float32, on the resized image's grid."""
-        return self._over_tiles(image, len(self.centers), self._score_tile)
+        return self._over_tiles(image, len(self.centers), self.score_tile)
 
     @torch.inference_mode()
     def embed(self, image: NDArray[np.uint8]) -> Tensor:
@@ -135,16 +135,25 @@ class Predictor:
 
         Where tiles overlap they are means, so not quite of unit length.
         """
-        return self._over_tiles(image, self.centers.shape[1], self._embed_tile)
+        return self._over_tiles(image, self.centers.shape[1], self.embed_tile)
 
-    def _score_tile(self, pixels_3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
-        embedded_Dhw = self._embed_tile(pixels_3HW, coordinates_2hw)
-        return scores(embedded_Dhw.flatten(1).T, self.centers).T.reshape(-1, *embedded_Dhw.shape[1:])
+    def embed_tile(self, pixels_3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
+        """Return the embeddings of a tile's cells, (D, h, w) float32, on the network's device.
 
-    def _embed_tile(self, pixels_3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
-        image_13HW = (pixels_3HW[None].float() / 255).to(memory_format=torch.channels_last)
-        embedded_Dhw: Tensor = self.embedding(image_13HW, coordinates_2hw[None])[0].float()
+        Args:
+            pixels_3HW: uint8 RGB, sides a multiple of 32.
+            coordinates_2hw: y and x of the cells in 0-1 over the whole image.
+        """
+        device = self.centers.device
+        image_13HW = (pixels_3HW.to(device)[None].float() / 255).to(memory_format=torch.channels_last)
+        embedded_Dhw: Tensor = self.embedding(image_13HW, coordinates_2hw.to(device)[None])[0].float()
         return embedded_Dhw
+
+    @torch.inference_mode()
+    def score_tile(self, pixels_3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
+        """Return the scores of a tile's cells for the clusters, (K, h, w) float32; see `embed_tile`."""
+        embedded_Dhw = self.embed_tile(pixels_3HW, coordinates_2hw)
+        return scores(embedded_Dhw.flatten(1).T, self.centers).T.reshape(-1, *embedded_Dhw.shape[1:])
 
     def _over_tiles(
         self, image: NDArray[np.uint8], n_channels: int, of_tile: Callable[[Tensor, Tensor], Tensor]
@@ -152,18 +161,18 @@ class Predictor:
         """Resize an image, look at it tile by tile, and let what is found fade from tile to tile."""
         height, width = self._working_size(image.shape[0], image.shape[1])
         resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
-        pixels_3HW = torch.from_numpy(resized.copy()).to(self.centers.device).movedim(-1, 0)
-        coordinates_2hw = whole_coordinates(height // STRIDE_PX, width // STRIDE_PX).to(self.centers.device)
+        pixels_3HW = torch.from_numpy(resized.copy()).movedim(-1, 0)
+        coordinates_2hw = whole_coordinates(height // STRIDE_PX, width // STRIDE_PX)
         total = torch.zeros(n_channels, height // STRIDE_PX, width // STRIDE_PX)
         weight = torch.zeros(total.shape[1:])
-        for top, bottom in self._tiles(height):
-            for left, right in self._tiles(width):
+        for top, bottom in self.tiles(height):
+            for left, right in self.tiles(width):
                 cells = (
                     slice(top // STRIDE_PX, bottom // STRIDE_PX),
                     slice(left // STRIDE_PX, right // STRIDE_PX),
                 )
                 found = of_tile(pixels_3HW[:, top:bottom, left:right], coordinates_2hw[:, *cells])
-                ramp = self._ramp(bottom - top)[:, None] * self._ramp(right - left)[None, :]
+                ramp = self.ramp(bottom - top)[:, None] * self.ramp(right - left)[None, :]
                 total[:, *cells] += found.cpu() * ramp
                 weight[cells] += ramp
         return total / weight
@@ -175,7 +184,7 @@ class Predictor:
         size = training_size(height, width, shorter_px, SIZE_MULTIPLE_PX)
         return min(size[0], longest), min(size[1], longest)
 
-    def _tiles(self, length_px: int) -> Iterator[tuple[int, int]]:
+    def tiles(self, length_px: int) -> Iterator[tuple[int, int]]:
         """Yield the (start, end) of tiles along one side; the last one ends with the side."""
         start = 0
         while start + self.tile_px < length_px:
@@ -183,7 +192,7 @@ class Predictor:
             start += self.tile_px - self.overlap_px
         yield max(0, length_px - self.tile_px), length_px
 
-    def _ramp(self, length_px: int) -> Tensor:
+    def ramp(self, length_px: int) -> Tensor:
         """Weight of a tile's cells along one side: rises over the overlap at both ends, never 0."""
         cells, fade = length_px // STRIDE_PX, max(1, self.overlap_px // STRIDE_PX)
         rise = (torch.arange(cells) + 1).clamp(max=fade) / fade

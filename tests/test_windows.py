@@ -1,0 +1,110 @@
+"""Windows of a large image against the whole image at once."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+from contextseg import windows
+from contextseg.data.scenes import render_scene
+from contextseg.errors import SettingsError
+from contextseg.methods import METHODS
+from contextseg.methods.method import Method
+from contextseg.predictor import Predictor
+from contextseg.settings import make_settings
+from contextseg.windows import check_scale, predict_windows
+
+
+class Patchify(nn.Module):
+    """Unit vectors of 4 x 4 patches and of where they lie: nothing of a cell depends on the others."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.register_buffer("weight", torch.randn(6, 3, 4, 4, generator=generator))
+        self.register_buffer("place", torch.randn(6, 2, 1, 1, generator=generator))
+
+    def forward(self, image, coordinates):
+        return F.normalize(F.conv2d(image - 0.5, self.weight, stride=4) + F.conv2d(coordinates, self.place), dim=1)
+
+
+def patchify_predictor(shorter_px=32, **tiles):
+    settings = make_settings(
+        {"n_classes": 4, "method": "lab", "data": {"image_px": shorter_px}, "views": {"frame_px": 32}}
+    )
+    centers = F.normalize(torch.randn(4, 6, generator=torch.Generator().manual_seed(2)), dim=1)
+    return Predictor(Method(Patchify(), settings), centers, settings, **tiles)
+
+
+def noise(height, width):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def joined(predictor, image, scale=1.0):
+    """Return the clusters of all windows, which must cover the image once."""
+    clusters, times = np.zeros(image.shape[:2], int), np.zeros(image.shape[:2], int)
+    for rows, columns, found in predict_windows(predictor, lambda y, x: image[y, x], image.shape[:2], scale):
+        clusters[rows, columns] = found
+        times[rows, columns] += 1
+    assert (times == 1).all()
+    return clusters
+
+
+@pytest.mark.parametrize("strip_px", [512, 8192])
+@pytest.mark.parametrize(("tile_px", "overlap_px"), [(96, 32), (64, 0), (128, 64), (2048, 128)])
+@pytest.mark.parametrize(("height", "width"), [(96, 1152), (704, 64), (160, 544)])
+def test_windows_give_what_the_whole_gives(monkeypatch, height, width, tile_px, overlap_px, strip_px):
+    monkeypatch.setattr(windows, "_STRIP_PX", strip_px)
+    monkeypatch.setattr(windows, "_BAND_VALUES", 50_000)
+    image = noise(height, width)
+    whole = patchify_predictor(min(height, width), tile_px=4096).predict(image).clusters
+    assert (joined(patchify_predictor(tile_px=tile_px, overlap_px=overlap_px), image) == whole).mean() > 0.9999
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.5, 0.77, 1.0, 1.9])
+@pytest.mark.parametrize(("height", "width"), [(133, 1117), (1, 5), (31, 33)])
+def test_tiles_and_strips_do_not_show_at_any_scale(monkeypatch, height, width, scale):
+    image = noise(height, width)
+    whole = joined(patchify_predictor(tile_px=4096), image, scale)
+    monkeypatch.setattr(windows, "_STRIP_PX", 300)
+    tiled = joined(patchify_predictor(tile_px=64, overlap_px=32), image, scale)
+    assert (tiled == whole).mean() > 0.995
+
+
+def test_half_the_scale_is_the_image_of_half_the_size():
+    """The same by hand: PIL to half the size, the whole at once, its scores brought to the image's size."""
+    image = noise(128, 192)
+    half = np.asarray(Image.fromarray(image).resize((96, 64), Image.Resampling.BICUBIC))
+    scores = patchify_predictor(64).score(half)
+    expected = F.interpolate(scores[None], size=(128, 192), mode="bilinear", align_corners=False)[0].argmax(0).numpy()
+    assert (joined(patchify_predictor(tile_px=32, overlap_px=0), image, 0.5) == expected).mean() > 0.999
+
+
+@pytest.mark.parametrize("method", ["context", "picie"])
+def test_a_network_that_looks_around_has_no_seams(method):
+    """Convolutions see other borders in a tile than in the whole; the fade between tiles keeps that out of sight."""
+    values = {
+        "n_classes": 5,
+        "method": method,
+        "data": {"image_px": 512},
+        "views": {"frame_px": 32},
+        "backbone": {"name": "test_resnet"},
+    }
+    settings = make_settings(values)
+    torch.manual_seed(0)
+    model = METHODS[method](settings).eval()
+    image = np.array(Image.fromarray(render_scene(1, 0, 256, 384).image).resize((768, 512)))
+    points = Predictor(model, torch.zeros(5, 128), settings, tile_px=1024).embed(image).flatten(1).T
+    centers = points[torch.linspace(0, len(points) - 1, 5).long()]
+    whole = Predictor(model, centers, settings, tile_px=1024).predict(image).clusters
+    tiled = joined(Predictor(model, centers, settings, tile_px=256, overlap_px=128), image)
+    assert (tiled == whole).mean() >= 0.995
+    assert len(np.unique(whole)) >= 3
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.09, 10.5, -1.0, float("nan")])
+def test_a_scale_out_of_range(scale):
+    with pytest.raises(SettingsError, match=r"scale: got .*; it must lie in 0\.1\.\.10, such as 1"):
+        check_scale(scale)
