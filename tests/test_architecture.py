@@ -14,7 +14,8 @@ SRC = Path(__file__).parents[1] / "src" / "contextseg"
 LAYERS: list[set[str]] = [
     {"conventions", "errors", "files", "randomness", "__init__"},
     {"settings", "colours"},
-    {"run_folder"},
+    {"run_folder", "classes"},
+    {"naming"},
     {"data", "views", "models", "clustering", "evaluation", "export"},
     {"guidance"},
     {"methods"},
@@ -67,7 +68,7 @@ def test_imports_point_one_way(path: Path) -> None:
 
 def test_evaluation_export_and_data_import_no_torch() -> None:
     for path in FILES:
-        if part(path) in {"evaluation", "export", "data", "run_folder", "settings", "colours"}:
+        if part(path) in {"evaluation", "export", "data", "run_folder", "settings", "colours", "classes", "naming"}:
             assert not re.search(r"^\s*(import|from) (torch|kornia|timm|lightning)", path.read_text(), re.M), path
 
 
@@ -95,6 +96,7 @@ def test_training_reaches_images_alone() -> None:
         "import contextseg.cli",
         "import contextseg.run_folder",
         "import contextseg.data.check, contextseg.data.listing",
+        "from contextseg import hide, merge, name",
     ],
 )
 def test_no_torch_is_imported(statement: str) -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from contextseg.classes import Classes
 from contextseg.cli import app
 from contextseg.data.labelled import DATA_SETS
 from contextseg.data.scenes import CLASSES
+from contextseg.run_folder import RunFolder
+from contextseg.settings import make_settings
 
 FAST = ["--set", "data.image_px=64", "--set", "views.frame_px=64", "--set", "clustering.max_points=2000"]
 
@@ -69,6 +72,44 @@ def test_compare_prints_one_table(scenes: Path, tmp_path: Path) -> None:
     again = run(*arguments)
     assert "seed 0: accuracy" not in again  # nothing is run twice
     assert "(n=1)" in again
+
+
+def test_name_merge_hide(scenes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run("fit", scenes, "-o", out, "--classes", 4, "--method", "lab", *FAST)
+    told = run("name", out, "0=sky", "3=dirt road")
+    assert "dirt road" in told
+    assert "part of 3" in run("merge", out, "3,1")
+    assert "hidden" in run("hide", out, "0,2")
+    assert "hidden" not in run("hide", out, "0,2", "--undo")
+    assert "part of" not in run("merge", out, "3,1", "--undo")
+    run("merge", out, "3,1")
+    before = (out / "classes.json").read_bytes()
+    listed = run("name", out)
+    assert all(word in listed for word in ("sky", "part of 3", "class 2", "dirt road"))
+    assert (out / "classes.json").read_bytes() == before
+    run("evaluate", out, scenes, "--merged")
+    assert json.loads((out / "scores.json").read_text())["context"]["merged"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["merge", "3"], "got '3', expected two ids or more, such as 3,5"),
+        (["merge", "3,road"], "got 'road' for a class, expected its id, such as 3"),
+        (["merge", "3,3"], "round in a circle: 3 -> 3"),
+        (["hide", "9"], "there is no class 9; ids go from 0 to 3"),
+        (["name", "sky"], "got 'sky' for a class, expected its id"),
+        (["name", "2="], "class 2, name: got ''; a name is one line of visible characters"),
+    ],
+)
+def test_changes_of_classes_that_make_no_sense(tmp_path: Path, arguments: list[str], message: str) -> None:
+    folder = RunFolder.create(tmp_path / "run", make_settings({"n_classes": 4}))
+    Classes.numbered(4).write(folder.classes)
+    verb, *rest = arguments
+    told = run(verb, tmp_path / "run", *rest, status=1)
+    assert told.startswith("error: ")
+    assert message in told
 
 
 @pytest.mark.parametrize(

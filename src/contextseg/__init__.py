@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from contextseg.comparison.compare import compare
     from contextseg.estimator import ContextSegmenter
+    from contextseg.naming import hide, merge, name
     from contextseg.verbs import evaluate, fit, predict
 
 __version__ = "0.1.0.dev0"
-__all__ = ["ContextSegmenter", "compare", "evaluate", "fit", "predict"]
+__all__ = ["ContextSegmenter", "compare", "evaluate", "fit", "hide", "merge", "name", "predict"]
 
 _HOMES = {
     "ContextSegmenter": "contextseg.estimator",
     "compare": "contextseg.comparison.compare",
     "evaluate": "contextseg.verbs",
     "fit": "contextseg.verbs",
+    "hide": "contextseg.naming",
+    "merge": "contextseg.naming",
+    "name": "contextseg.naming",
     "predict": "contextseg.verbs",
 }
 

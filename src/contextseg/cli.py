@@ -1,4 +1,4 @@
-"""The command line: `contextseg fit`, `predict`, `evaluate`, `datasets`, `demo`.
+"""The command line: a function for each command, on the same verbs as in Python.
 
 torch is imported inside the commands, so that ``--help`` answers at once.
 """
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from contextseg.errors import ContextsegError
+from contextseg.errors import ClassesError, ContextsegError
 from contextseg.settings import METHOD_SECTIONS, load_settings, make_settings, override
 
 app = typer.Typer(
@@ -98,9 +98,7 @@ def predict(
     with _one_line_errors():
         from contextseg import verbs
 
-        left_out = verbs.predict(run, images, out, confidence=confidence, device=device, console=console)
-        for name, reason in left_out:
-            console.print(f"[yellow]left out[/] {name}: {reason}", highlight=False)
+        _tell_left_out(verbs.predict(run, images, out, confidence=confidence, device=device, console=console))
 
 
 @app.command()
@@ -123,6 +121,9 @@ def evaluate(
     ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Average the scores with those of the mirrored image.")] = False,
     refine: Annotated[bool, typer.Option("--refine", help="Filter the scores along the edges of the image.")] = False,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="Count merged clusters as one; by default each counts.")
+    ] = False,
     device: Device = "cpu",
 ) -> None:
     """Match the clusters to the classes of a labelled set, and score them; writes RUN/scores.json."""
@@ -140,6 +141,7 @@ def evaluate(
             fresh_clusters=fresh_clusters,
             flip=flip,
             refine=refine,
+            merged=merged,
             device=device,
             console=console,
         )
@@ -182,6 +184,48 @@ def check(
         print_checked(console, checked)
         if any(one.faults for one in checked):
             raise typer.Exit(1)
+
+
+@app.command()
+def name(
+    run: Run,
+    names: Annotated[list[str] | None, typer.Argument(metavar="ID=NAME", help="Such as 3=sky '7=dirt road'.")] = None,
+) -> None:
+    """Name classes; without names, show them."""
+    with _one_line_errors():
+        from contextseg import naming
+
+        pairs = [text.partition("=") for text in names or []]
+        console.print(naming.classes_table(naming.name(run, {_class_id(id_): text for id_, _, text in pairs})))
+
+
+@app.command()
+def merge(
+    run: Run,
+    ids: Annotated[str, typer.Argument(help="Such as 3,5: class 5 becomes part of class 3.")],
+    undo: Annotated[bool, typer.Option("--undo", help="Take this merge back.")] = False,
+) -> None:
+    """Make classes part of another one, in all masks that are written from now on."""
+    with _one_line_errors():
+        from contextseg import naming
+
+        into, *others = map(_class_id, ids.split(","))
+        if not others:
+            raise ClassesError(f"got '{ids}', expected two ids or more, such as 3,5: class 5 becomes part of class 3")
+        console.print(naming.classes_table(naming.merge(run, into, others, undo=undo)))
+
+
+@app.command()
+def hide(
+    run: Run,
+    ids: Annotated[str, typer.Argument(help="Such as 4, or 4,6.")],
+    undo: Annotated[bool, typer.Option("--undo", help="Show them again.")] = False,
+) -> None:
+    """Make classes background, in all masks that are written from now on."""
+    with _one_line_errors():
+        from contextseg import naming
+
+        console.print(naming.classes_table(naming.hide(run, [_class_id(id_) for id_ in ids.split(",")], undo=undo)))
 
 
 @app.command()
@@ -241,3 +285,14 @@ def demo(
         from contextseg.demo import run_demo
 
         run_demo(out, n_images=images, seed=seed, console=console)
+
+
+def _tell_left_out(left_out: list[tuple[str, str]]) -> None:
+    for file, reason in left_out:
+        console.print(f"[yellow]left out[/] {file}: {reason}", highlight=False)
+
+
+def _class_id(text: str) -> int:
+    if not text.strip().isdecimal():
+        raise ClassesError(f"got '{text}' for a class, expected its id, such as 3")
+    return int(text)

@@ -8,3 +8,12 @@ MAX_PIXELS = 500_000_000
 """Image files with more pixels than this are left out, unless the settings say otherwise."""
 IGNORE = 255
 """Value of a pixel without a class, in label images and in 8-bit masks."""
+IGNORE_16 = 65535
+"""Value of a pixel without a class in 16-bit masks, which runs of more than 255 classes need."""
+STRETCH_PERCENTILES = (0.1, 99.9)
+"""Images of more than 8 bits are stretched to 0-255 from the first to the second of these."""
+
+
+def ignore_value(n_classes: int) -> int:
+    """Return the value of a pixel without a class in the masks of a run of so many classes."""
+    return IGNORE if n_classes <= IGNORE else IGNORE_16

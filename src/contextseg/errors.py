@@ -6,6 +6,7 @@ ContextsegError
 │   └── ImageError   one image file cannot be used (a run leaves it out and goes on)
 ├── WeightsError     a weights file does not fit the network
 ├── RunError         a run folder is missing, incomplete or of another kind
+├── ClassesError     classes.json, or a change to it, makes no sense
 └── TrainingError    training cannot go on (a loss that is not finite, too few images)
 """
 
@@ -47,6 +48,10 @@ class WeightsError(ContextsegError):
 
 class RunError(ContextsegError):
     """A run folder is missing, incomplete or of another kind."""
+
+
+class ClassesError(ContextsegError):
+    """classes.json, or a change to it, makes no sense."""
 
 
 class TrainingError(ContextsegError):

@@ -5,7 +5,7 @@ meta.json               versions, seed, start, data fingerprint, images that wer
 metrics.jsonl           one line per step and per epoch of training
 checkpoint.safetensors  the state of training, to resume from
 weights.safetensors     the network and the cluster centres, once training has ended
-classes.json            id, name and colour of each class
+classes.json            id, name and colour of each class, what it is merged into, whether it is hidden
 scores.json             the last evaluation
 scores-PROBE.json       that of a probe, linear or knn, which has read labels
 """
@@ -63,6 +63,11 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """The file that training resumes from."""
         return self.path / "checkpoint.safetensors"
+
+    @property
+    def classes(self) -> Path:
+        """The file of the classes: see `contextseg.classes`."""
+        return self.path / "classes.json"
 
     def settings(self) -> Settings:
         """Read the resolved settings."""

@@ -1,19 +1,21 @@
-"""The verbs on files: `fit`, `predict` and `evaluate`, the same here and on the command line."""
+"""The verbs on files, the same here and on the command line; `naming` holds further ones."""
 
-import collections
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
+from contextseg.classes import Classes
 from contextseg.data.images import list_images, read_image
 from contextseg.data.labelled import LabelledImages, open_labelled
 from contextseg.errors import ImageError, SettingsError
 from contextseg.evaluation.boundaries import BoundaryCounts
 from contextseg.evaluation.counts import ConfusionCounts
 from contextseg.evaluation.scores import Scores, score
-from contextseg.export.indexed_png import write_confidence, write_mask
+from contextseg.export.indexed_png import PngWriter, write_confidence
+from contextseg.export.names import mask_names
 from contextseg.fresh_clusters import cluster_afresh
+from contextseg.naming import hide, merge, name
 from contextseg.predictor import Predictor, best_cluster
 from contextseg.probes import PARAMETERS, fit_probe
 from contextseg.refinement import REFINEMENT, Scorer, flip_averaged, refined
@@ -21,7 +23,7 @@ from contextseg.run_folder import RunFolder
 from contextseg.training.fit import fit
 from contextseg.training.progress import progress
 
-__all__ = ["evaluate", "fit", "predict"]
+__all__ = ["evaluate", "fit", "hide", "merge", "name", "predict"]
 
 
 def predict(
@@ -36,8 +38,8 @@ def predict(
     """Write a mask for each image of a folder.
 
     A mask is an indexed PNG of its image's size whose values are class ids, at the image's place below `out` with the
-    suffix .png; images that differ in their suffix alone keep it (``a.jpg.png``). An image that cannot be read is left
-    out.
+    suffix .png; images that differ in their suffix alone keep it (``a.jpg.png``). Merged classes have one id, hidden
+    ones are 255 (ignored). An image that cannot be read is left out.
 
     Args:
         run: a finished run.
@@ -52,26 +54,24 @@ def predict(
 
     Raises:
         RunError: the run is not finished.
+        ClassesError: its classes.json is malformed.
         DataError: there are no images.
     """
     folder = RunFolder.open(run)
     predictor = Predictor.load(folder, device=device)
-    classes = folder.read_json("classes.json")
-    colours = np.array([entry["colour"] for entry in classes], np.uint8)
-    targets = _mask_names(list_images(images), images)
+    targets = mask_names(list_images(images), images)
+    masks = PngWriter(out, Classes.read(folder.classes, predictor.settings.n_classes))
     left_out: list[tuple[str, str]] = []
-    out.mkdir(parents=True, exist_ok=True)
-    RunFolder(out).write_json("classes.json", classes)
     with progress(console or Console(quiet=True), "predicting", len(targets)) as advance:
-        for path, name in targets.items():
+        for path, target in targets.items():
             try:
                 prediction = predictor.predict(read_image(path, max_pixels=predictor.settings.data.max_pixels))
             except ImageError as error:
                 left_out.append((str(path), error.reason))
             else:
-                write_mask(out / name, prediction.clusters, colours)
+                masks.add(path, target, prediction.clusters)
                 if confidence:
-                    write_confidence(out / "confidence" / name, prediction.confidence)
+                    write_confidence(out / "confidence" / target, prediction.confidence)
             advance(1)
     return left_out
 
@@ -87,6 +87,7 @@ def evaluate(
     fresh_clusters: Path | None = None,
     flip: bool = False,
     refine: bool = False,
+    merged: bool = False,
     device: str = "cpu",
     console: Console | None = None,
 ) -> Scores:
@@ -110,16 +111,20 @@ def evaluate(
             k-means, as PiCIE does; the clusters of the run are not used and stay as they are.
         flip: average the scores with those of the mirrored image.
         refine: filter the scores along the edges of the image.
+        merged: count the classes as a person has merged them. By default the clusters count as they were found: a
+            run's score does not change when somebody merges, and tables of methods compare what was learnt.
         device: where the network runs.
         console: where progress, and what is evaluated, is shown; nowhere by default.
 
     Raises:
         RunError: the run is not finished.
         DataError: the set or one of its labels cannot be used.
-        SettingsError: there is no such probe, it would be scored on labels that it has read, or it is to have clusters.
+        SettingsError: there is no such probe, it would be scored on labels that it has read, or options contradict each other.
     """
     if probe is not None and fresh_clusters is not None:
         raise SettingsError(f"probe={probe} uses no clusters, so fresh_clusters has no effect; leave one of them out")
+    if merged and (other := "probe" if probe is not None else "fresh_clusters" if fresh_clusters is not None else None):
+        raise SettingsError(f"merged joins clusters of the run, which {other} does not use; leave one of them out")
     console = console or Console(quiet=True)
     folder = RunFolder.open(run)
     predictor = Predictor.load(folder, device=device)
@@ -134,6 +139,7 @@ def evaluate(
         train = open_labelled(data, probe_split, data_set)
         _check_apart(train, labelled)
         scorer = fit_probe(probe, predictor, train, console)
+    survivors_K = Classes.read(folder.classes, n_rows).survivors() if merged else np.arange(n_rows)
     if flip:
         scorer = flip_averaged(scorer)
     if refine:
@@ -142,7 +148,7 @@ def evaluate(
     with progress(console, "evaluating", len(labelled)) as advance:
         for index in range(len(labelled)):
             image, labels_HW = labelled.read(index, max_pixels=settings.data.max_pixels)
-            clusters_HW = best_cluster(scorer(image), (labels_HW.shape[0], labels_HW.shape[1])).clusters
+            clusters_HW = survivors_K[best_cluster(scorer(image), (labels_HW.shape[0], labels_HW.shape[1])).clusters]
             counts.update(clusters_HW, labels_HW)
             boundaries.update(clusters_HW, labels_HW)
             advance(1)
@@ -166,6 +172,7 @@ def evaluate(
             "fresh_clusters": None if fresh_clusters is None else {"images": str(fresh_clusters)},
             "flip": flip,
             "refine": REFINEMENT if refine else None,
+            "merged": merged,
         },
     )
     result.write(run / ("scores.json" if probe is None else f"scores-{probe}.json"))
@@ -179,17 +186,3 @@ def _check_apart(train: LabelledImages, evaluated: LabelledImages) -> None:
             f"the probe reads the labels of the split '{train.split}', so it must be scored on another: "
             "give one, such as split=val"
         )
-
-
-def _mask_names(paths: list[Path], images: Path) -> dict[Path, Path]:
-    """Return the name of each image's mask, relative to the folder of masks."""
-    root = images if images.is_dir() else images.parent
-    if (root / "images").is_dir() and all(path.is_relative_to(root / "images") for path in paths):
-        root = root / "images"
-    names = {path: path.relative_to(root) for path in paths}
-    n_same = collections.Counter(name.with_suffix("") for name in names.values())
-    # a.jpg and a.png become a.jpg.png and a.png.png, any other a.jpg becomes a.png
-    return {
-        path: name.with_suffix(".png" if n_same[name.with_suffix("")] == 1 else f"{name.suffix}.png")
-        for path, name in names.items()
-    }

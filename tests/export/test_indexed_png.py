@@ -105,12 +105,15 @@ def test_pixel_values_are_cluster_ids(tmp_path, n_clusters):
 @pytest.mark.parametrize("n_clusters", [256, 300, 1000])
 def test_many_clusters_are_stored_in_16_bits(tmp_path, n_clusters):
     mask = np.random.default_rng(0).integers(0, n_clusters, (5, 11)).astype(np.int32)
-    mask[0, 0], mask[4, 10], mask[1, 2] = 255, n_clusters - 1, 0
+    mask[0, 0], mask[4, 10], mask[1, 2], mask[3, 3] = 255, n_clusters - 1, 0, 65535
     write_mask(tmp_path / "mask.png", mask, palette(n_clusters))
     image = read(tmp_path / "mask.png")
     assert image.mode == "I;16"
     assert image.size == (11, 5)
     np.testing.assert_array_equal(np.array(image), mask)
+    colours = colourise(mask, palette(n_clusters))
+    assert colours[3, 3].tolist() == [0, 0, 0]
+    assert colours[4, 10].tolist() == palette(n_clusters)[-1].tolist()
 
 
 @pytest.mark.parametrize(
@@ -118,7 +121,7 @@ def test_many_clusters_are_stored_in_16_bits(tmp_path, n_clusters):
     [
         (np.array([[0, 3]]), 3, r"cluster id 3 is outside the palette: expected 0\.\.2, or 255"),
         (np.array([[0, -1]]), 3, "cluster id -1 is outside"),
-        (np.array([[0, 300]]), 300, r"cluster id 300 is outside the palette: expected 0\.\.299$"),
+        (np.array([[0, 300]]), 300, r"cluster id 300 is outside the palette: expected 0\.\.299, or 65535"),
         (np.zeros((2, 3)), 3, r"shape \(H, W\) and integers; got \(2, 3\) float64"),
         (np.zeros((2, 3, 1), int), 3, r"got \(2, 3, 1\)"),
         (np.zeros((0, 3), int), 3, r"got \(0, 3\)"),

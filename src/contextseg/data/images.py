@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from contextseg.conventions import MAX_PIXELS
+from contextseg.conventions import MAX_PIXELS, STRETCH_PERCENTILES
 from contextseg.errors import DataError, ImageError, SettingsError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"})
@@ -36,7 +36,6 @@ MAX_ASPECT = 4
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF")
 # Above this, images are decoded one at a time: that bounds memory when several threads read.
 _LARGE_PIXELS = 50_000_000
-_STRETCH_PERCENTILES = (0.1, 99.9)
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -322,7 +321,7 @@ def _stretch(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     finite = wide[np.isfinite(wide)]
     if finite.size == 0:
         return np.zeros(wide.shape, np.uint8)
-    low, high = np.percentile(finite, _STRETCH_PERCENTILES).tolist()
+    low, high = np.percentile(finite, STRETCH_PERCENTILES).tolist()
     if high <= low:
         return np.zeros(wide.shape, np.uint8)
     scaled: NDArray[np.float64] = np.clip((wide - low) * (255 / (high - low)), 0, 255)

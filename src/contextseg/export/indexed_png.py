@@ -3,21 +3,38 @@
 Shape suffixes: H, W image height and width in pixels; K clusters.
 
 A mask of K <= 255 clusters is an 8-bit indexed PNG (mode "P"): ids 0..254, and 255, in black, for an ignored
-pixel. More clusters need a 16-bit PNG (mode "I;16"), which has no palette and no ignore value: it opens as
-dark grey in most viewers, and its values are the ids all the same.
+pixel. More clusters need a 16-bit PNG (mode "I;16"), which has no palette: it opens as dark grey in most viewers, and
+its values are the ids all the same, and 65535 for an ignored pixel.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from contextseg.conventions import IGNORE
+from contextseg.classes import Classes
+from contextseg.conventions import IGNORE, IGNORE_16, ignore_value
 from contextseg.errors import DataError
 from contextseg.files import atomic
 
-_MAX_CLUSTERS = 65536
+
+class PngWriter:
+    """Writes indexed PNGs and classes.json; Hidden classes are ignored pixels."""
+
+    def __init__(self, out: Path, classes: Classes) -> None:
+        self.out = out
+        self.colours = classes.colours_K3
+        self.values_K = classes.values(background=ignore_value(len(classes.entries)))
+        classes.write(out / "classes.json")
+
+    def add(self, image: Path, name: Path, clusters_HW: npt.NDArray[np.unsignedinteger[Any]]) -> None:
+        """Write the mask of one image."""
+        write_mask(self.out / name, self.values_K[clusters_HW], self.colours)
+
+    def finish(self) -> None:
+        """There is nothing left to write."""
 
 
 def write_mask(path: Path, clusters_HW: npt.NDArray[np.integer], palette: npt.NDArray[np.uint8]) -> None:
@@ -25,18 +42,18 @@ def write_mask(path: Path, clusters_HW: npt.NDArray[np.integer], palette: npt.ND
 
     Args:
         path: the file to write; its folder is made if need be.
-        clusters_HW: (H, W) integers in 0..K-1; also 255 for an ignored pixel if K <= 255.
+        clusters_HW: (H, W) integers in 0..K-1; also `ignore_value(K)` for an ignored pixel.
         palette: (K, 3) uint8 RGB; its length says how many clusters there are. With K > 255 the file is a
             16-bit PNG without a palette.
 
     Raises:
         DataError: the map is not a non-empty (H, W) integer map or holds an id outside the palette, or
-            K > 65536.
+            K > 65535.
         OSError: the file cannot be written.
     """
     _check_mask(clusters_HW, palette)
-    if len(palette) > _MAX_CLUSTERS:
-        raise DataError(f"a PNG mask holds at most {_MAX_CLUSTERS} clusters; got {len(palette)}")
+    if len(palette) > IGNORE_16:
+        raise DataError(f"a PNG mask holds at most {IGNORE_16} clusters; got {len(palette)}")
     if len(palette) > IGNORE:
         save_png(path, Image.fromarray(clusters_HW.astype(np.uint16)))
         return
@@ -71,7 +88,7 @@ def colourise(mask_HW: npt.NDArray[np.integer], palette: npt.NDArray[np.uint8]) 
     """Return the mask in colours.
 
     Args:
-        mask_HW: (H, W) integers in 0..K-1; also 255 (black) if K <= 255.
+        mask_HW: (H, W) integers in 0..K-1; also `ignore_value(K)`, which is black.
         palette: (K, 3) uint8 RGB.
 
     Returns:
@@ -81,8 +98,7 @@ def colourise(mask_HW: npt.NDArray[np.integer], palette: npt.NDArray[np.uint8]) 
         DataError: the mask is not a non-empty (H, W) integer map, or holds an id outside the palette.
     """
     _check_mask(mask_HW, palette)
-    colours = _with_ignore(palette) if len(palette) <= IGNORE else palette
-    return np.asarray(colours[mask_HW])
+    return np.asarray(_with_ignore(palette)[mask_HW])
 
 
 def overlay(
@@ -113,9 +129,7 @@ def overlay(
     if not 0 <= alpha <= 1:
         raise DataError(f"alpha must lie in 0..1, such as 0.5; got {alpha}")
     blend = np.rint((1 - alpha) * image_HW3 + alpha * colourise(mask_HW, palette)).astype(np.uint8)
-    if len(palette) <= IGNORE:
-        blend = np.where((mask_HW == IGNORE)[..., None], image_HW3, blend)
-    return blend
+    return np.where((mask_HW == ignore_value(len(palette)))[..., None], image_HW3, blend)
 
 
 def save_png(path: Path, image: Image.Image) -> None:
@@ -133,17 +147,16 @@ def _check_mask(mask_HW: npt.NDArray[np.integer], palette: npt.NDArray[np.uint8]
         raise DataError(f"a palette has the shape (K, 3) and dtype uint8; got {palette.shape} {palette.dtype}")
     if mask_HW.ndim != 2 or mask_HW.size == 0 or not np.issubdtype(mask_HW.dtype, np.integer):
         raise DataError(f"a mask has the shape (H, W) and integers; got {mask_HW.shape} {mask_HW.dtype}")
-    n_clusters = len(palette)
-    bad = (mask_HW < 0) | (mask_HW >= n_clusters)
-    also = ""
-    if n_clusters <= IGNORE:
-        bad &= mask_HW != IGNORE
-        also = f", or {IGNORE} for an ignored pixel"
+    n_clusters, ignore = len(palette), ignore_value(len(palette))
+    bad = ((mask_HW < 0) | (mask_HW >= n_clusters)) & (mask_HW != ignore)
     if bad.any():
-        raise DataError(f"cluster id {mask_HW[bad][0]} is outside the palette: expected 0..{n_clusters - 1}{also}")
+        raise DataError(
+            f"cluster id {mask_HW[bad][0]} is outside the palette: expected 0..{n_clusters - 1}, "
+            f"or {ignore} for an ignored pixel"
+        )
 
 
 def _with_ignore(palette: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    full = np.zeros((256, 3), dtype=np.uint8)
+    full = np.zeros((ignore_value(len(palette)) + 1, 3), dtype=np.uint8)
     full[: len(palette)] = palette
     return full

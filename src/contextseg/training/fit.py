@@ -16,8 +16,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 import contextseg
+from contextseg.classes import Classes
 from contextseg.clustering.sampling import points_per_image, sample_cells
-from contextseg.colours import palette
 from contextseg.conventions import SIZE_MULTIPLE_PX
 from contextseg.data.cache import ImageCache
 from contextseg.data.images import list_images
@@ -97,11 +97,7 @@ def fit(
         train(fabric, method, SiameseSource(cache, settings, fabric.device), settings, run, console)
     centers = final_clusters(fabric, method, cache, settings, console)
     write_atomically(run.weights, save({**_contiguous(method.embedding), "centers": centers.cpu().contiguous()}))
-    colours = palette(settings.n_classes).tolist()
-    run.write_json(
-        "classes.json",
-        [{"id": i, "name": f"class {i}", "colour": colour} for i, colour in enumerate(colours)],
-    )
+    Classes.numbered(settings.n_classes).write(run.classes)
     run.write_json("meta.json", meta | {"train_s": time.perf_counter() - began, "peak_memory_mib": peak_memory_mib()})
     cache.delete()
     return run

@@ -1,0 +1,27 @@
+"""The name of each image's mask."""
+
+import collections
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def mask_names(paths: Sequence[Path], images: Path) -> dict[Path, Path]:
+    """Return for each image the path of its mask, relative to the folder of masks.
+
+    An image's mask lies in the image's sub-folder and ends in ".png"; images that differ in their suffix alone keep it
+    (``a.jpg.png``). Where all images lie below `images`/images, that folder is left out of the names.
+
+    Args:
+        paths: the image files.
+        images: the folder that they were found in, or the one image.
+    """
+    root = images if images.is_dir() else images.parent
+    if (root / "images").is_dir() and all(path.is_relative_to(root / "images") for path in paths):
+        root = root / "images"
+    names = {path: path.relative_to(root) for path in paths}
+    n_same = collections.Counter(name.with_suffix("") for name in names.values())
+    # a.jpg and a.png become a.jpg.png and a.png.png, any other a.jpg becomes a.png
+    return {
+        path: name.with_suffix(".png" if n_same[name.with_suffix("")] == 1 else f"{name.suffix}.png")
+        for path, name in names.items()
+    }
