@@ -13,6 +13,7 @@ from contextseg.classes import Classes
 from contextseg.cli import app
 from contextseg.data.labelled import DATA_SETS
 from contextseg.data.scenes import CLASSES
+from contextseg.exporting import FORMATS
 from contextseg.run_folder import RunFolder
 from contextseg.settings import make_settings
 
@@ -74,7 +75,7 @@ def test_compare_prints_one_table(scenes: Path, tmp_path: Path) -> None:
     assert "(n=1)" in again
 
 
-def test_name_merge_hide(scenes: Path, tmp_path: Path) -> None:
+def test_name_merge_hide_export(scenes: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run("fit", scenes, "-o", out, "--classes", 4, "--method", "lab", *FAST)
     told = run("name", out, "0=sky", "3=dirt road")
@@ -88,6 +89,13 @@ def test_name_merge_hide(scenes: Path, tmp_path: Path) -> None:
     listed = run("name", out)
     assert all(word in listed for word in ("sky", "part of 3", "class 2", "dirt road"))
     assert (out / "classes.json").read_bytes() == before
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "one.png").write_bytes((scenes / "images" / "0000.png").read_bytes())
+    (tmp_path / "images" / "empty.png").touch()
+    told = run("export", out, tmp_path / "images", "-o", tmp_path / "voc", "--format", "voc")
+    assert "left out" in told
+    assert "empty.png: is empty (0 bytes)" in told
+    assert "dirt road:" in (tmp_path / "voc" / "labelmap.txt").read_text()
     run("evaluate", out, scenes, "--merged")
     assert json.loads((out / "scores.json").read_text())["context"]["merged"] is True
 
@@ -110,6 +118,11 @@ def test_changes_of_classes_that_make_no_sense(tmp_path: Path, arguments: list[s
     told = run(verb, tmp_path / "run", *rest, status=1)
     assert told.startswith("error: ")
     assert message in told
+
+
+def test_the_help_of_export_names_all_formats() -> None:
+    told = run("export", "--help")
+    assert [name for name in FORMATS if name not in told] == []
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,16 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 import timm
 from typer.testing import CliRunner
 
 from contextseg import ContextSegmenter
 from contextseg.cli import app
 from contextseg.data.labelled import DATA_SETS
+from contextseg.exporting import FORMATS
 from contextseg.settings import Settings, load_settings, make_settings, override, setting_names
 
 ROOT = Path(__file__).parents[1]
@@ -35,18 +38,23 @@ def desk(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def run_commands(page: Path) -> list[list[str]]:
+    """Run the commands of a page as a user would, on a small scale, and return them."""
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines() if line.startswith("contextseg ")]
+    commands = [shlex.split(line, comments=True)[1:] for line in lines]
+    small = {
+        "fit": [*SMALL, "--method", "lab"],
+        "compare": [*SMALL, "--backbone", "test_resnet", "--epochs", "1", "--seeds", "1"],
+    }
+    for arguments in commands:
+        result = CliRunner().invoke(app, arguments + small.get(arguments[0], []))
+        assert result.exit_code == 0, (arguments, result.output)
+    return commands
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs/own-images.md"], ids=lambda page: page.name)
 def test_commands_run(desk: Path, page: Path) -> None:
-    lines = [line for block in blocks(page, "sh") for line in block.splitlines() if line.startswith("contextseg ")]
-    assert len(lines) >= 2
-    for line in lines:
-        arguments = shlex.split(line, comments=True)[1:]
-        if arguments[0] == "fit":
-            arguments += [*SMALL, "--method", "lab"]
-        if arguments[0] == "compare":
-            arguments += [*SMALL, "--backbone", "test_resnet", "--epochs", "1", "--seeds", "1"]
-        result = CliRunner().invoke(app, arguments)
-        assert result.exit_code == 0, (line, result.output)
+    assert len(run_commands(page)) >= 2
     assert (desk / "masks" / "0001.png").exists()
 
 
@@ -63,6 +71,21 @@ def test_commands_of_the_data_sets_page_run(desk: Path) -> None:
         code = DATA_SETS[name].code
         groups = {} if name == "folder" else code.space.groups
         assert {group: len(groups.get(group, ())) for group in ("things", "stuff")} == n_classes, name
+
+
+def test_commands_of_the_exports_run_and_miss_no_format(desk: Path) -> None:
+    (desk / "rasters").mkdir()
+    profile = {"driver": "GTiff", "count": 3, "height": 64, "width": 96, "dtype": "uint8", "crs": "EPSG:32633"}
+    place = rasterio.Affine(0.5, 0, 400_000, 0, -0.5, 5_800_000)
+    with rasterio.open(desk / "rasters" / "one.tif", "w", transform=place, **profile) as raster:
+        raster.write(np.zeros((3, 64, 96), np.uint8))
+    fit = ["fit", "photos/", "-o", "run", "--classes", "8", *SMALL, "--method", "lab"]
+    assert CliRunner().invoke(app, fit).exit_code == 0
+    commands = run_commands(ROOT / "docs/exports.md")
+    assert {arguments[0] for arguments in commands} == {"name", "merge", "hide", "export"}
+    formats = [arguments[arguments.index("--format") + 1] for arguments in commands if "--format" in arguments]
+    assert set(formats) == FORMATS.keys()
+    assert (desk / "maps" / "one.tif").exists()
 
 
 def test_python_of_the_readme_runs(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,6 +229,29 @@ def hide(
 
 
 @app.command()
+def export(
+    run: Run,
+    images: Annotated[Path, typer.Argument(help="A folder of images, or one image.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="A new folder.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            help="png, voc (for CVAT), coco-panoptic, coco-rle, label-studio, datumaro, fiftyone, geotiff or npy."
+        ),
+    ],
+    scale: Annotated[
+        float | None, typer.Option(help="geotiff: pixels of the network per pixel of the raster; 1 by default.")
+    ] = None,
+    device: Device = "cpu",
+) -> None:
+    """Predict masks, and write them as the tool that you use reads them."""
+    with _one_line_errors():
+        from contextseg import verbs
+
+        _tell_left_out(verbs.export(run, images, out, format=format, scale=scale, device=device, console=console))
+
+
+@app.command()
 def compare(
     data: Annotated[Path, typer.Argument(help="A labelled set; training sees its images alone.")],
     methods: Annotated[

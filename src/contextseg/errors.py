@@ -7,6 +7,7 @@ ContextsegError
 ├── WeightsError     a weights file does not fit the network
 ├── RunError         a run folder is missing, incomplete or of another kind
 ├── ClassesError     classes.json, or a change to it, makes no sense
+├── LibraryError     a library that an extra installs is absent
 └── TrainingError    training cannot go on (a loss that is not finite, too few images)
 """
 
@@ -52,6 +53,10 @@ class RunError(ContextsegError):
 
 class ClassesError(ContextsegError):
     """classes.json, or a change to it, makes no sense."""
+
+
+class LibraryError(ContextsegError):
+    """A library that an extra installs is absent."""
 
 
 class TrainingError(ContextsegError):

@@ -1,4 +1,4 @@
-"""The verbs on files, the same here and on the command line; `naming` holds further ones."""
+"""The verbs on files, the same here and on the command line; `naming` and `exporting` hold further ones."""
 
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from contextseg.evaluation.counts import ConfusionCounts
 from contextseg.evaluation.scores import Scores, score
 from contextseg.export.indexed_png import PngWriter, write_confidence
 from contextseg.export.names import mask_names
+from contextseg.exporting import export
 from contextseg.fresh_clusters import cluster_afresh
 from contextseg.naming import hide, merge, name
 from contextseg.predictor import Predictor, best_cluster
@@ -23,7 +24,7 @@ from contextseg.run_folder import RunFolder
 from contextseg.training.fit import fit
 from contextseg.training.progress import progress
 
-__all__ = ["evaluate", "fit", "hide", "merge", "name", "predict"]
+__all__ = ["evaluate", "export", "fit", "hide", "merge", "name", "predict"]
 
 
 def predict(

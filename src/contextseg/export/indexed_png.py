@@ -21,7 +21,7 @@ from contextseg.files import atomic
 
 
 class PngWriter:
-    """Writes indexed PNGs and classes.json; Hidden classes are ignored pixels."""
+    """Writes indexed PNGs and classes.json; see `MaskWriter`. Hidden classes are ignored pixels."""
 
     def __init__(self, out: Path, classes: Classes) -> None:
         self.out = out
