@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import rasterio
 from PIL import Image
@@ -14,7 +15,7 @@ from PIL import Image
 from contextseg import verbs
 from contextseg.classes import Classes
 from contextseg.data.scenes import CLASSES
-from contextseg.errors import ClassesError, RunError, SettingsError
+from contextseg.errors import ClassesError, LibraryError, RunError, SettingsError
 from contextseg.exporting import FORMATS
 from contextseg.predictor import Predictor
 from contextseg.run_folder import RunFolder
@@ -96,7 +97,9 @@ def test_evaluate_counts_clusters_unless_it_is_asked(run: Path, scenes: Path) ->
 
 @pytest.mark.parametrize("other", [{"probe": "knn"}, {"fresh_clusters": Path("images")}])
 def test_merges_join_the_clusters_of_the_run_alone(run: Path, scenes: Path, other: dict[str, object]) -> None:
-    with pytest.raises(SettingsError, match=f"merged joins clusters of the run, which {next(iter(other))} does not use"):
+    with pytest.raises(
+        SettingsError, match=f"merged joins clusters of the run, which {next(iter(other))} does not use"
+    ):
         verbs.evaluate(run, scenes, merged=True, **other)  # type: ignore[arg-type]
 
 
@@ -202,10 +205,36 @@ def test_a_geotiff_is_predicted_at_its_own_resolution(run: Path, scenes: Path, t
         assert 0.3 < (written.read(1) == expected).mean() < 0.999
 
 
+def test_an_onnx_file_gives_the_pixels_of_predict(run: Path, scenes: Path, tmp_path: Path) -> None:
+    assert verbs.export(run, None, tmp_path / "new" / "run.onnx", format="onnx") == []
+    verbs.predict(run, scenes, tmp_path / "masks")
+    session = onnxruntime.InferenceSession(tmp_path / "new" / "run.onnx")
+    agree = []
+    for image in sorted((scenes / "images").iterdir()):
+        classes, _ = session.run(["classes", "confidence"], {"pixels": values(image)})
+        agree.append((classes == values(tmp_path / "masks" / image.name)).mean())
+    assert min(agree) >= 0.999  # 3 is part of 0, 5 is 255
+
+
+def test_an_onnx_file_needs_its_extra(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(
+        LibraryError, match=r"needs onnxscript, which is not installed: pip install 'contextseg\[onnx\]'"
+    ):
+        verbs.export(run, None, tmp_path / "run.onnx", format="onnx")
+    assert not (tmp_path / "run.onnx").exists()
+
+
+def test_masks_need_images(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="images: got none, but voc holds masks of images"):
+        verbs.export(run, None, tmp_path / "out", format="voc")
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"format": "cvat"}, SettingsError, "format: got 'cvat'; there are png, voc, .*, geotiff, npy"),
+        ({"format": "cvat"}, SettingsError, "format: got 'cvat'; there are png, voc, .*, geotiff, npy and onnx"),
+        ({"format": "onnx"}, SettingsError, "images: got .*album, but an ONNX file is made of the run alone"),
         ({"format": "voc", "scale": 2.0}, SettingsError, "scale: got 2, but only geotiff reads it; the format is voc"),
         ({"format": "geotiff", "scale": 20.0}, SettingsError, r"scale: got 20; it must lie in 0\.1\.\.10"),
     ],

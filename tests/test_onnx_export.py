@@ -1,6 +1,5 @@
-"""One ONNX file from pixels to clusters: ONNX Runtime and the predictor agree on images of any size."""
+"""One ONNX file from pixels to classes: ONNX Runtime and the predictor agree on images of any size."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from contextseg.classes import Classes
 from contextseg.methods.context import Context
 from contextseg.onnx_export import write_onnx
 from contextseg.predictor import Predictor
 from contextseg.settings import make_settings
 
-CLASSES = [
-    {"id": index, "name": name, "colour": [1, 2, 3]} for index, name in enumerate(["sky", "Straße", "c", "d", "e"])
-]
+CLASSES = Classes.numbered(5).rename({0: "sky", 1: "Straße"})
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +50,15 @@ def test_clusters_and_confidence_agree_on_twenty_sizes(exported: tuple[Predictor
         coarse = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
         image = np.ascontiguousarray(coarse.repeat(8, 0).repeat(8, 1)[:height, :width])
         expected = predictor.predict(image)
-        clusters, confidence = session.run(["clusters", "confidence"], {"pixels": image})
-        assert clusters.dtype == np.uint8
-        assert (clusters == expected.clusters).mean() >= 0.999, (height, width)
+        classes, confidence = session.run(["classes", "confidence"], {"pixels": image})
+        assert classes.dtype == np.uint8
+        assert (classes == expected.clusters).mean() >= 0.999, (height, width)
         np.testing.assert_allclose(confidence, expected.confidence, atol=0.02)
     assert len(np.unique(predictor.predict(image).clusters)) > 1
 
 
-def test_the_file_names_its_classes(exported: tuple[Predictor, Path]) -> None:
+def test_the_file_names_its_classes(exported: tuple[Predictor, Path], tmp_path: Path) -> None:
     _, path = exported
     stored = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    assert json.loads(stored["classes"]) == CLASSES
+    (tmp_path / "classes.json").write_text(stored["classes"])
+    assert Classes.read(tmp_path / "classes.json") == CLASSES

@@ -158,10 +158,13 @@ class Classes:
         """Make classes background; `undo` shows them again."""
         return self._changed({i: {"hidden": not undo} for i in ids})
 
+    def to_json(self) -> str:
+        """Return the content of classes.json."""
+        return json.dumps([entry.model_dump(mode="json") for entry in self.entries], indent=1, ensure_ascii=False)
+
     def write(self, path: Path) -> None:
         """Write classes.json, whole or not at all."""
-        content = [entry.model_dump(mode="json") for entry in self.entries]
-        write_atomically(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+        write_atomically(path, (self.to_json() + "\n").encode())
 
     def _changed(self, changes: Mapping[int, Mapping[str, Any]]) -> Self:
         entries = list(self.entries)

@@ -231,20 +231,23 @@ def hide(
 @app.command()
 def export(
     run: Run,
-    images: Annotated[Path, typer.Argument(help="A folder of images, or one image.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="A new folder.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="A new folder; for onnx a file.")],
     format: Annotated[
         str,
         typer.Option(
-            help="png, voc (for CVAT), coco-panoptic, coco-rle, label-studio, datumaro, fiftyone, geotiff or npy."
+            help="png, voc (for CVAT), coco-panoptic, coco-rle, label-studio, datumaro, fiftyone, geotiff or npy; "
+            "onnx: the run as one file."
         ),
     ],
+    images: Annotated[
+        Path | None, typer.Argument(help="A folder of images, or one image; none for onnx.", show_default=False)
+    ] = None,
     scale: Annotated[
         float | None, typer.Option(help="geotiff: pixels of the network per pixel of the raster; 1 by default.")
     ] = None,
     device: Device = "cpu",
 ) -> None:
-    """Predict masks, and write them as the tool that you use reads them."""
+    """Predict masks, and write them as the tool that you use reads them; or write the run as an ONNX file."""
     with _one_line_errors():
         from contextseg import verbs
 

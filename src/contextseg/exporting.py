@@ -1,4 +1,4 @@
-"""The verb `export`: masks in the format of the tool that they are taken to."""
+"""The verb `export`: masks in the format of the tool that they are taken to, or the run itself as an ONNX file."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +14,7 @@ from contextseg.export.formats import MASK_WRITERS
 from contextseg.export.geotiff import GeoTiffWriter
 from contextseg.export.names import mask_names
 from contextseg.export.writer import MaskWriter
+from contextseg.onnx_export import write_onnx
 from contextseg.predictor import Predictor
 from contextseg.run_folder import RunFolder
 from contextseg.training.progress import progress
@@ -25,7 +26,7 @@ Add = Callable[[Path, Path], None]
 
 def export(
     run: Path,
-    images: Path,
+    images: Path | None,
     out: Path,
     *,
     format: str,
@@ -35,33 +36,42 @@ def export(
 ) -> list[tuple[str, str]]:
     """Predict a folder of images and write the masks in one of the `FORMATS`; docs/exports.md describes them.
 
-    Merged classes are one class, hidden ones are background. An image that cannot be read is left out.
+    Merged classes are one class, hidden ones are background. An image that cannot be read is left out. The format
+    "onnx" takes no images: it is the run as one file, see `write_onnx`.
 
     Args:
         run: a finished run.
-        images: a folder that is searched with its subfolders, or one image.
-        out: a new or an empty folder.
-        format: a key of `FORMATS`.
+        images: a folder that is searched with its subfolders, or one image; None for onnx alone.
+        out: a new or an empty folder; a file for onnx.
+        format: "onnx" or a key of `FORMATS`.
         scale: for geotiff alone: pixels of the network per pixel of the raster, 1 by default.
-        device: where the network runs.
+        device: where the network runs; an ONNX file is made on the CPU.
         console: where progress is shown; nowhere by default.
 
     Returns:
         Name and reason of each image that was left out.
 
     Raises:
-        SettingsError: there is no such format, or the scale is out of range or without effect.
+        SettingsError: there is no such format, it takes no images or needs some, or the scale is out of range or
+            without effect.
         RunError: the run is not finished, or `out` is not empty.
         ClassesError: classes.json is malformed.
         DataError: there are no images, or the format cannot hold these classes.
         LibraryError: a library that the format needs is not installed.
     """
-    if format not in FORMATS:
-        raise SettingsError(f"format: got '{format}'; there are {', '.join(FORMATS)}")
+    if format not in {"onnx", *FORMATS}:
+        raise SettingsError(f"format: got '{format}'; there are {', '.join(FORMATS)} and onnx")
     if scale is not None and format != "geotiff":
         raise SettingsError(f"scale: got {scale:g}, but only geotiff reads it; the format is {format}")
     folder = RunFolder.open(run)
     classes = Classes.read(folder.classes, folder.settings().n_classes)
+    if format == "onnx":
+        if images is not None:
+            raise SettingsError(f"images: got {images}, but an ONNX file is made of the run alone; leave them out")
+        write_onnx(Predictor.load(folder), out, classes)
+        return []
+    if images is None:
+        raise SettingsError(f"images: got none, but {format} holds masks of images; give a folder of them")
     predictor = Predictor.load(folder, device=device)
     names = mask_names(list_images(images), images)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -1,25 +1,25 @@
-"""A run as one ONNX file: RGB pixels of any size in, cluster and confidence of each pixel out, nothing else needed.
+"""A run as one ONNX file: RGB pixels of any size in, class and confidence of each pixel out, nothing else needed.
 
-The file holds what the predictor does: the resize to the run's size, the network, the scores, and their way back to the
-image's own size. Two things differ. It does not tile, so an image longer than a tile after the resize (over 4.5 to 1 by
-default) is embedded whole; and the resize is ONNX's, which rounds some pixels to the neighbouring grey level.
+The file holds what `predict` does: the resize to the run's size, the network, the scores, their way back to the
+image's own size, and what a person has merged and hidden. Two things differ. It does not tile, so an image longer than
+a tile after the resize (over 4.5 to 1 by default) is embedded whole; and the resize is ONNX's, which rounds some pixels
+to the neighbouring grey level.
 
 The first and the last part are written in ONNX's own text form; the network is exported by torch and merged between
 them.
 """
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from contextseg.classes import Classes
 from contextseg.clustering.kmeans import scores
-from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX
-from contextseg.errors import SettingsError
+from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX, ignore_value
+from contextseg.extras import import_extra
 from contextseg.files import write_atomically
 from contextseg.predictor import CONFIDENCE_TEMPERATURE, LONGEST_STRIP, Predictor
 from contextseg.views.geometry import whole_coordinates
@@ -73,15 +73,15 @@ before (uint8[H, W, 3] pixels) => (float[1, 3, h, w] image, int64[2] size)
     image = Div (small_clipped, high)
 }}"""
 _TO_CLUSTERS = """{header}
-after (float[1, K, hs, ws] scores, int64[2] size) => ({kind}[H, W] clusters, float[H, W] confidence)
+after (float[1, K, hs, ws] scores, int64[2] size) => ({kind}[H, W] classes, float[H, W] confidence)
 <int64[2] one_map = {{1, {n_clusters}}}, int64[1] of_clusters = {{1}}, int64[1] one_image = {{0}},
- float temperature = {{{temperature}}}>
+ {kind}[{n_clusters}] class_of_cluster = {{{class_of_cluster}}}, float temperature = {{{temperature}}}>
 {{
     full_size = Concat <axis = 0> (one_map, size)
     full = Resize <mode="linear", coordinate_transformation_mode="half_pixel"> (scores, , , full_size)
     ids = ArgMax <axis = 1, keepdims = 0> (full)
-    flat_ids = Squeeze (ids, one_image)
-    clusters = Cast <to = {kind_number}> (flat_ids)
+    clusters = Squeeze (ids, one_image)
+    classes = Gather (class_of_cluster, clusters)
     best = ReduceMax <keepdims = 1> (full, of_clusters)
     behind = Sub (full, best)
     logits = Div (behind, temperature)
@@ -108,26 +108,24 @@ class _Scorer(nn.Module):
         return scores_Khw[None]
 
 
-def write_onnx(predictor: Predictor, path: Path, classes: Sequence[Mapping[str, Any]]) -> None:
+def write_onnx(predictor: Predictor, path: Path, classes: Classes) -> None:
     """Write a predictor as one ONNX file.
 
-    Input ``pixels``: uint8 (H, W, 3) RGB of any size. Outputs ``clusters``: uint8 (H, W), uint16 for more than 256
-    clusters; ``confidence``: float32 (H, W), as `Prediction` has it. The file's metadata hold ``classes``, JSON.
+    Input ``pixels``: uint8 (H, W, 3) RGB of any size. Outputs ``classes``: (H, W), what a mask of `predict` holds: ids
+    of classes, merges followed, 255 for hidden ones (uint16 and 65535 above 255 classes); ``confidence``: float32
+    (H, W), as `Prediction` has it. The file's metadata hold ``classes``, the content of classes.json.
 
     Args:
         predictor: of a finished run, on the CPU.
         path: the file to write.
-        classes: the content of the run's classes.json.
+        classes: names, colours, merges and hidden classes.
 
     Raises:
-        SettingsError: ONNX is not installed.
+        LibraryError: ONNX, or what torch's exporter needs of it, is not installed.
     """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  # torch's exporter needs it
-    except ImportError as error:
-        raise SettingsError(f"ONNX files need the package '{error.name}': pip install 'contextseg[onnx]'") from error
-    n_clusters, many = len(predictor.centers), len(predictor.centers) > 256
+    onnx = import_extra("onnx", "onnx")
+    import_extra("onnxscript", "onnx")
+    values_K = classes.values(background=ignore_value(len(classes.entries)))
     before = _FROM_PIXELS.format(
         header=_HEADER,
         px=predictor.settings.data.image_px,
@@ -137,10 +135,10 @@ def write_onnx(predictor: Predictor, path: Path, classes: Sequence[Mapping[str, 
     )
     after = _TO_CLUSTERS.format(
         header=_HEADER,
-        n_clusters=n_clusters,
+        n_clusters=len(values_K),
+        class_of_cluster=", ".join(map(str, values_K)),
         temperature=CONFIDENCE_TEMPERATURE,
-        kind="uint16" if many else "uint8",
-        kind_number=onnx.TensorProto.UINT16 if many else onnx.TensorProto.UINT8,
+        kind=values_K.dtype.name,
     )
     network = onnx.compose.add_prefix(_exported(predictor), "network/", rename_inputs=False, rename_outputs=False)
     model = onnx.compose.merge_models(
@@ -150,7 +148,7 @@ def write_onnx(predictor: Predictor, path: Path, classes: Sequence[Mapping[str, 
         model, onnx.parser.parse_model(after), io_map=[("scores", "scores"), ("size", "size")]
     )
     model.producer_name = "contextseg"
-    onnx.helper.set_model_props(model, {"classes": json.dumps(list(classes))})
+    onnx.helper.set_model_props(model, {"classes": classes.to_json()})
     onnx.checker.check_model(model, full_check=True)
     write_atomically(path, model.SerializeToString())
 

@@ -120,7 +120,8 @@ def evaluate(
     Raises:
         RunError: the run is not finished.
         DataError: the set or one of its labels cannot be used.
-        SettingsError: there is no such probe, it would be scored on labels that it has read, or options contradict each other.
+        SettingsError: there is no such probe, it would be scored on labels that it has read, or two options exclude
+            each other.
     """
     if probe is not None and fresh_clusters is not None:
         raise SettingsError(f"probe={probe} uses no clusters, so fresh_clusters has no effect; leave one of them out")
