@@ -115,7 +115,7 @@ def test_context_is_the_weighed_mean_of_the_neighbours() -> None:
                     scores.append(sharpness * like - (space * (dy * dy + dx * dx) + appearance * unlike) / 2)
                     values.append(reduced[at])
             expected[:, y, x] = torch.stack(scores).softmax(0) @ torch.stack(values)
-    resized = F.interpolate(context.expand(expected[None]), (12, 20), mode="bilinear", align_corners=False)
+    resized = F.interpolate(expected[None], (12, 20), mode="bilinear", align_corners=False)
     torch.testing.assert_close(context(features, looks), resized, atol=1e-5, rtol=1e-4)
 
 
@@ -124,7 +124,7 @@ def test_shuffled_coordinates_are_those_of_other_cells(backbone: Backbone, image
     settings = EmbeddingSettings(dim=24, geometry=True, shuffled=True, global_context=False, bilateral=False)
     own = ContextEmbedding(backbone, settings).eval()
     seen = []
-    own.low_level.register_forward_hook(lambda _layer, inputs, _output: seen.append(inputs[0][:, 4:6]))  # y and x
+    own.fuse.register_forward_hook(lambda _layer, inputs, _output: seen.append(inputs[0][:, 4:6]))  # y and x
     own(image, coordinates(image))
     centred = 2 * coordinates(image) - 1
     assert not torch.equal(seen[0], centred)

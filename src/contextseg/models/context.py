@@ -34,6 +34,7 @@ _DILATIONS = (1, 2, 4)
 _OFFSETS = [(d * y, d * x) for d in _DILATIONS for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 _APPEARANCE = 4  # channels of `_appearance`
 _GEOMETRY = 2 + 4 * len(_FOURIER)  # channels of `_fourier`
+_CONTEXT = 16  # channels of the bilateral context
 
 
 def deep_features(maps: list[Tensor], strides: tuple[int, ...]) -> Tensor:
@@ -58,10 +59,10 @@ class ContextEmbedding(nn.Module):
         self.decoder = TopDownDecoder(backbone.channels, settings.dim)
         deepest, dim = backbone.channels[-1], settings.dim
         self.film = nn.Linear(deepest, 2 * dim) if settings.global_context else None
-        low_level = _APPEARANCE * settings.appearance + _GEOMETRY * settings.geometry
-        self.low_level = nn.Conv2d(low_level, dim, 1) if low_level else None
-        self.context = BilateralContext(dim) if settings.bilateral else None
-        for layer in (self.film, self.low_level, self.context.expand if self.context is not None else None):
+        self.context = BilateralContext(dim, _CONTEXT) if settings.bilateral else None
+        n_fused = _APPEARANCE * settings.appearance + _GEOMETRY * settings.geometry + _CONTEXT * settings.bilateral
+        self.fuse = nn.Conv2d(n_fused, dim, 1) if n_fused else None
+        for layer in (self.film, self.fuse):
             if layer is not None:  # so that the embedding starts as the plain decoder
                 for parameter in layer.parameters():
                     nn.init.zeros_(parameter)
@@ -110,14 +111,16 @@ class ContextEmbedding(nn.Module):
         if parts.shuffled:
             places = torch.randperm(coordinates_B2hw[0, 0].numel(), device=coordinates_B2hw.device)
             coordinates_B2hw = coordinates_B2hw.flatten(2)[..., places].view_as(coordinates_B2hw)
-        fused = features = self.semantics(image_B3HW)
+        features = self.semantics(image_B3HW)
         looks_BChw = _appearance(image_B3HW) if parts.appearance or parts.bilateral else None
-        low_level = (looks_BChw if parts.appearance else None, _fourier(coordinates_B2hw) if parts.geometry else None)
-        if self.low_level is not None:
-            fused = fused + self.low_level(torch.cat([cells for cells in low_level if cells is not None], dim=1))
-        if self.context is not None:
-            fused = fused + self.context(features, looks_BChw)
-        return F.normalize(fused.float(), dim=1)
+        fused = (
+            looks_BChw if parts.appearance else None,
+            _fourier(coordinates_B2hw) if parts.geometry else None,
+            self.context(features, looks_BChw) if self.context is not None else None,
+        )
+        if self.fuse is not None:
+            features = features + self.fuse(torch.cat([cells for cells in fused if cells is not None], dim=1))
+        return F.normalize(features.float(), dim=1)
 
 
 class BilateralContext(nn.Module):
@@ -132,17 +135,16 @@ class BilateralContext(nn.Module):
         inner: of the projection.
     """
 
-    def __init__(self, dim: int, inner: int = 24) -> None:
+    def __init__(self, dim: int, inner: int) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(dim, inner, 1)
-        self.expand = nn.Conv2d(inner, dim, 1)
         self.log_inverse_variance = nn.Parameter(torch.tensor([math.log(1 / 4**2), math.log(1 / 0.1**2)]))
         self.log_inverse_temperature = nn.Parameter(torch.tensor(math.log(5.0)))
 
     def forward(self, features_BDhw: Tensor, appearance_BChw: Tensor) -> Tensor:
-        """Return the weighed means of the neighbours, (B, D, h, w)."""
+        """Return the weighed means of the neighbours' projections, (B, E, h, w)."""
         space, looks = self.log_inverse_variance.exp()
-        reduced_BEhw = self.reduce(F.avg_pool2d(features_BDhw, 2)).float()
+        reduced_BEhw = F.avg_pool2d(self.reduce(features_BDhw).float(), 2)  # in this order it costs less
         looks_BChw = F.avg_pool2d(appearance_BChw, 2)
         neighbours_BEnhw = _neighbours(reduced_BEhw)
         like_Bnhw = (neighbours_BEnhw * reduced_BEhw[:, :, None]).sum(1) * self.log_inverse_temperature.exp()
@@ -150,7 +152,7 @@ class BilateralContext(nn.Module):
         far_n11 = torch.tensor([dy * dy + dx * dx for dy, dx in _OFFSETS], device=space.device)[:, None, None]
         weights_Bnhw = (like_Bnhw - (space * far_n11 + looks * unlike_Bnhw) / 2).softmax(1)
         mean_BEhw = (neighbours_BEnhw * weights_Bnhw[:, None]).sum(2)
-        return _resize(self.expand(mean_BEhw), features_BDhw.shape[-2:])
+        return _resize(mean_BEhw, features_BDhw.shape[-2:])
 
 
 def _neighbours(cells_BChw: Tensor) -> Tensor:
