@@ -33,6 +33,7 @@ from contextseg.settings import Settings
 from contextseg.views.siamese import SiameseBatch
 
 _CLUSTERS_PER_CLASS = 4  # by default, where the teacher is a start that knows something
+_WHITENING = 0.7  # of what such a start says of the images
 _START_IMAGES = 256  # images that the start is clustered from
 _START_POINTS = 40_000  # vectors that the start is clustered from
 
@@ -135,8 +136,13 @@ class Context(Method):
             n_cells += len(deep_NC)
             sum_C = sum_C + deep_NC.sum(0).cpu()
             products_CC = products_CC + (deep_NC.T @ deep_NC).cpu()
-        mean_C = sum_C / n_cells
-        self.embedding.start_from(mean_C, products_CC / n_cells - mean_C.outer(mean_C))
+        if (
+            self._teacher_is_student()
+        ):  # the small axes of random weights are noise, and what places share steadies them
+            self.embedding.start_from(torch.zeros_like(sum_C), products_CC / n_cells, whitening=0)
+        else:
+            mean_C = sum_C / n_cells
+            self.embedding.start_from(mean_C, products_CC / n_cells - mean_C.outer(mean_C), whitening=_WHITENING)
 
     def _group_places(self, epoch: int, images: TrainingImages) -> None:
         """Give each place its holistic label, and each centre the mean embedding of the cells of one label."""

@@ -27,7 +27,6 @@ from contextseg.models.embedding import TopDownDecoder
 from contextseg.settings import EmbeddingSettings
 
 _DEEP = (16, 32)  # strides of the maps whose principal components the decoder starts from
-_WHITENING = 0.7  # power of the axes' standard deviations that the projection divides by: 1 would make all axes alike
 _LEAST_VARIANCE = 1e-4  # of the largest: axes with less are noise, and not drawn out further
 _FOURIER = (1.0, 2.0, 4.0)  # half turns over the image
 _DILATIONS = (1, 2, 4)
@@ -68,7 +67,7 @@ class ContextEmbedding(nn.Module):
                     nn.init.zeros_(parameter)
 
     @torch.no_grad()
-    def start_from(self, mean_C: Tensor, covariance_CC: Tensor) -> None:
+    def start_from(self, mean_C: Tensor, covariance_CC: Tensor, whitening: float) -> None:
         """Let the decoder begin as a projection of the deep features, and its finer levels at zero.
 
         The features are centred, projected on their leading axes and whitened in part, and scaled to unit length on
@@ -76,12 +75,13 @@ class ContextEmbedding(nn.Module):
         vary most.
 
         Args:
-            mean_C: float64, mean of `deep_features`.
-            covariance_CC: float64, their covariance.
+            mean_C: float64, mean of `deep_features`, or zeros to leave them as they are.
+            covariance_CC: float64, their mean products about that.
+            whitening: power of the axes' standard deviations that they are divided by; 1 would make all axes alike.
         """
         variances_C, axes_CC = torch.linalg.eigh(covariance_CC)
         variances_D = variances_C.flip(0)[: self.settings.dim].clamp(min=float(variances_C[-1]) * _LEAST_VARIANCE)
-        scale_D = variances_D ** (-_WHITENING / 2)
+        scale_D = variances_D ** (-whitening / 2)
         scale_D = scale_D / (scale_D.square() * variances_D).sum().sqrt()
         projection_DC = scale_D[:, None] * axes_CC.flip(1)[:, : self.settings.dim].T
         offset = 0
