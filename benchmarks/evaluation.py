@@ -45,7 +45,7 @@ def main(
     spent: Counter[str] = Counter()
     memory: dict[int, float] = {}
     measure(Predictor, "score", "network", spent)
-    measure(verbs, "best_cluster", "scores to the size of the image, best cluster", spent)
+    measure(verbs, "best_ids", "scores to the size of the image, best cluster", spent)
     measure(LabelledImages, "read", "reading images and labels", spent)
     measure(ConfusionCounts, "update", "counting pixels", spent)
     measure(BoundaryCounts, "update", "counting boundaries", spent)

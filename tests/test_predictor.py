@@ -10,7 +10,7 @@ from contextseg.errors import DataError
 from contextseg.methods.lab import Lab
 from contextseg.methods.method import Method
 from contextseg.methods.picie import Picie
-from contextseg.predictor import CONFIDENCE_TEMPERATURE, Predictor, best_cluster
+from contextseg.predictor import CONFIDENCE_TEMPERATURE, Predictor, best_cluster, best_ids
 from contextseg.settings import make_settings
 
 SETTINGS = make_settings({"n_classes": 4, "method": "lab", "data": {"image_px": 32}, "views": {"frame_px": 32}})
@@ -41,13 +41,15 @@ def noise(height, width, seed=0):
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (9, 1), (17, 301), (33, 47), (64, 32), (400, 40)])
 def test_any_size_gives_a_map_of_that_size(height, width):
-    prediction = patchify_predictor(tile_px=64, overlap_px=32).predict(noise(height, width))
+    predictor = patchify_predictor(tile_px=64, overlap_px=32)
+    prediction = predictor.predict(noise(height, width))
     assert prediction.clusters.shape == prediction.confidence.shape == (height, width)
     assert prediction.clusters.dtype == np.uint8
     assert prediction.confidence.dtype == np.float32
     assert prediction.clusters.max() < 4
     assert prediction.confidence.min() >= 1 / 4
     assert prediction.confidence.max() <= 1
+    assert np.array_equal(predictor.clusters(noise(height, width)), prediction.clusters)
 
 
 @pytest.mark.parametrize(("tile_px", "overlap_px"), [(64, 32), (96, 32), (64, 0), (128, 64), (32, 0)])
@@ -124,6 +126,9 @@ def test_best_cluster_is_interpolation_argmax_and_softmax(monkeypatch, band_valu
     assert clear.mean() > 0.95
     assert np.array_equal(found.clusters[clear], best.numpy()[clear])
     np.testing.assert_allclose(found.confidence, probability.numpy(), atol=1e-4)
+    ids = best_ids(scores, size)
+    assert ids.dtype == found.clusters.dtype
+    assert np.array_equal(ids, found.clusters)
 
 
 def test_best_cluster_by_hand():

@@ -97,7 +97,7 @@ def _masks(writer_class: type[MaskWriter]) -> Callable[..., AbstractContextManag
 
         def add(image: Path, name: Path) -> None:
             pixels = read_image(image, max_pixels=predictor.settings.data.max_pixels)
-            writer.add(image, name, predictor.predict(pixels).clusters)
+            writer.add(image, name, predictor.clusters(pixels))
 
         yield add
         writer.finish()

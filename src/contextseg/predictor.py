@@ -118,11 +118,11 @@ class Predictor:
         Raises:
             DataError: it is not such an array.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise DataError(
-                f"got an array of shape {image.shape} and dtype {image.dtype}, expected (H, W, 3) uint8 RGB"
-            )
-        return best_cluster(self.score(image), (image.shape[0], image.shape[1]))
+        return best_cluster(self.score(_checked(image)), (image.shape[0], image.shape[1]))
+
+    def clusters(self, image: NDArray[np.uint8]) -> NDArray[np.unsignedinteger[Any]]:
+        """Predict the clusters of one image alone, in less time: (H, W), as `predict` does."""
+        return best_ids(self.score(_checked(image)), (image.shape[0], image.shape[1]))
 
     @torch.inference_mode()
     def score(self, image: NDArray[np.uint8]) -> Tensor:
@@ -199,6 +199,12 @@ class Predictor:
         return torch.minimum(rise, rise.flip(0))
 
 
+def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise DataError(f"got an array of shape {image.shape} and dtype {image.dtype}, expected (H, W, 3) uint8 RGB")
+    return image
+
+
 def best_cluster(scores_Khw: Tensor, size: tuple[int, int]) -> Prediction:
     """Bring scores to an image's size and take the best cluster of each pixel.
 
@@ -209,25 +215,43 @@ def best_cluster(scores_Khw: Tensor, size: tuple[int, int]) -> Prediction:
         scores_Khw: float32.
         size: (H, W) in pixels.
     """
-    n_clusters, (height, width) = len(scores_Khw), size
-    clusters = np.empty(size, np.uint8 if n_clusters <= 256 else np.uint16)
-    confidence = np.empty(size, np.float32)
-    band = max(1, _BAND_VALUES // (n_clusters * width))
-    for top in range(0, height, band):
-        rows = slice(top, min(top + band, height))
-        at_rows = torch.lerp(*_source_rows(scores_Khw, height, rows))
-        at_pixels = F.interpolate(at_rows, size=width, mode="linear", align_corners=False)
-        best, ids = at_pixels.max(0)
+    clusters, confidence = np.empty(size, _dtype(scores_Khw)), np.empty(size, np.float32)
+    for rows, at_pixels_rWK in _bands(scores_Khw, size):
+        best, ids = at_pixels_rWK.max(-1)
+        rest = at_pixels_rWK.sub_(best[..., None]).div_(CONFIDENCE_TEMPERATURE)
         # the softmax at its largest value, without the others
-        probability = 1 / ((at_pixels - best) / CONFIDENCE_TEMPERATURE).exp_().sum(0)
-        clusters[rows], confidence[rows] = ids.numpy(), probability.numpy()
+        clusters[rows], confidence[rows] = ids.numpy(), rest.exp_().sum(-1).reciprocal_().numpy()
     return Prediction(clusters, confidence)
 
 
-def _source_rows(scores_Khw: Tensor, height: int, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+def best_ids(scores_Khw: Tensor, size: tuple[int, int]) -> NDArray[np.unsignedinteger[Any]]:
+    """Return the clusters of `best_cluster` alone, in a fraction of its time: (H, W)."""
+    clusters = np.empty(size, _dtype(scores_Khw))
+    for rows, at_pixels_rWK in _bands(scores_Khw, size):
+        clusters[rows] = at_pixels_rWK.max(-1).indices.numpy()  # argmax would take longer
+    return clusters
+
+
+def _dtype(scores_Khw: Tensor) -> type[np.unsignedinteger[Any]]:
+    return np.uint8 if len(scores_Khw) <= 256 else np.uint16
+
+
+def _bands(scores_Khw: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
+    """Yield bands of rows of an image, each with the scores of its pixels, (rows, W, K)."""
+    n_clusters, (height, width) = len(scores_Khw), size
+    scores_hwK = scores_Khw.movedim(0, -1).contiguous()  # a pixel's scores side by side: everything below is faster
+    band = max(1, _BAND_VALUES // (n_clusters * width))
+    for top in range(0, height, band):
+        rows = slice(top, min(top + band, height))
+        at_rows_1Krw = torch.lerp(*_source_rows(scores_hwK, height, rows))[None].movedim(-1, 1)
+        at_pixels_1KrW = F.interpolate(at_rows_1Krw, (rows.stop - top, width), mode="bilinear", align_corners=False)
+        yield rows, at_pixels_1KrW[0].movedim(0, -1)
+
+
+def _source_rows(scores_hwK: Tensor, height: int, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
     """Return the two source rows of each new row and the weight of the second: bilinear, half-pixel centres."""
-    old = scores_Khw.shape[1]
+    old = len(scores_hwK)
     position = ((torch.arange(rows.start, rows.stop) + 0.5) * (old / height) - 0.5).clamp(0, old - 1)
     upper = position.floor().long()
     lower = (upper + 1).clamp(max=old - 1)
-    return scores_Khw[:, upper], scores_Khw[:, lower], (position - upper)[:, None]
+    return scores_hwK[upper], scores_hwK[lower], (position - upper)[:, None, None]

@@ -17,7 +17,7 @@ from contextseg.export.names import mask_names
 from contextseg.exporting import export
 from contextseg.fresh_clusters import cluster_afresh
 from contextseg.naming import hide, merge, name
-from contextseg.predictor import Predictor, best_cluster
+from contextseg.predictor import Predictor, best_ids
 from contextseg.probes import PARAMETERS, fit_probe
 from contextseg.refinement import REFINEMENT, Scorer, flip_averaged, refined
 from contextseg.run_folder import RunFolder
@@ -66,13 +66,14 @@ def predict(
     with progress(console or Console(quiet=True), "predicting", len(targets)) as advance:
         for path, target in targets.items():
             try:
-                prediction = predictor.predict(read_image(path, max_pixels=predictor.settings.data.max_pixels))
+                image = read_image(path, max_pixels=predictor.settings.data.max_pixels)
             except ImageError as error:
                 left_out.append((str(path), error.reason))
             else:
-                masks.add(path, target, prediction.clusters)
                 if confidence:
+                    prediction = predictor.predict(image)
                     write_confidence(out / "confidence" / target, prediction.confidence)
+                masks.add(path, target, prediction.clusters if confidence else predictor.clusters(image))
             advance(1)
     return left_out
 
@@ -150,7 +151,7 @@ def evaluate(
     with progress(console, "evaluating", len(labelled)) as advance:
         for index in range(len(labelled)):
             image, labels_HW = labelled.read(index, max_pixels=settings.data.max_pixels)
-            clusters_HW = survivors_K[best_cluster(scorer(image), (labels_HW.shape[0], labels_HW.shape[1])).clusters]
+            clusters_HW = survivors_K[best_ids(scorer(image), (labels_HW.shape[0], labels_HW.shape[1]))]
             counts.update(clusters_HW, labels_HW)
             boundaries.update(clusters_HW, labels_HW)
             advance(1)
