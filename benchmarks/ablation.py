@@ -38,6 +38,8 @@ STARTS: dict[str, dict[str, Any]] = {
         "start": "ImageNet, supervised",
     },
     "random": {"name": "mobilenetv2_100"},
+    # no label and no other image: contextseg pretrain DATA/data -o runs/selfsup.safetensors --backbone mobilenetv2_100
+    "selfsup": {"name": "mobilenetv2_100", "weights": str(ROOT / "runs" / "selfsup.safetensors")},
 }
 NO_PSG = ["context.guidance.strength=0"]
 CAE_PARTS = ("global_context", "geometry", "appearance", "bilateral")

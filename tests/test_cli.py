@@ -62,6 +62,19 @@ def test_resume_takes_the_settings_of_the_run(scenes: Path, tmp_path: Path) -> N
     assert [line["epoch"] for line in lines if "step" not in line] == [0, 1]
 
 
+def test_fit_starts_from_weights_of_pretrain(scenes: Path, tmp_path: Path) -> None:
+    tiny = ["--backbone", "test_resnet", "--epochs", 1, *FAST]
+    weights = tmp_path / "start.safetensors"
+    told = run("pretrain", scenes, "-o", weights, "--method", "simsiam", "--set", "pretraining.dim=16", *tiny)
+    assert "epoch 1: loss" in told
+    assert "embedding spread" in told
+    run("fit", scenes, "-o", tmp_path / "run", "--classes", 4, "--method", "kmeans", "--weights", weights, *tiny)
+    assert "self-supervised (simsiam) on 12 images" in (tmp_path / "run" / "meta.json").read_text()
+    dim = ["--set", "pretraining.dim=16", "--set", "pretraining.epochs=1"]
+    run("fit", scenes, "-o", tmp_path / "one", "--classes", 4, "--method", "kmeans", "--start", "pretrain", *dim, *tiny)
+    assert "self-supervised (vicregl) on these images" in (tmp_path / "one" / "meta.json").read_text()
+
+
 def test_compare_prints_one_table(scenes: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "lab-alone.yaml"
     recipe.write_text("method: lab\nlab:\n  position_weight: 0\n")
@@ -197,5 +210,5 @@ def test_help_needs_no_torch_and_answers_at_once() -> None:
 
 def test_module_and_script_are_the_same_command() -> None:
     done = subprocess.run([sys.executable, "-m", "contextseg", "--help"], capture_output=True, text=True, check=True)
-    for verb in ("fit", "predict", "evaluate", "compare", "demo"):
+    for verb in ("fit", "pretrain", "predict", "evaluate", "compare", "demo"):
         assert verb in done.stdout

@@ -44,6 +44,7 @@ def run_commands(page: Path) -> list[list[str]]:
     commands = [shlex.split(line, comments=True)[1:] for line in lines]
     small = {
         "fit": [*SMALL, "--method", "lab"],
+        "pretrain": [*SMALL, "--backbone", "test_resnet", "--epochs", "1", "--set", "pretraining.dim=16"],
         "compare": [*SMALL, "--backbone", "test_resnet", "--epochs", "1", "--seeds", "1"],
     }
     for arguments in commands:

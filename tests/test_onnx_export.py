@@ -18,14 +18,17 @@ from contextseg.settings import make_settings
 CLASSES = Classes.numbered(5).rename({0: "sky", 1: "Straße"})
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Predictor, Path]:
+VIT = {"name": "test_vit", "options": {"patch_size": 14, "img_size": 70, "depth": 3, "embed_dim": 24, "num_heads": 2}}
+
+
+@pytest.fixture(scope="module", params=[{"name": "test_resnet"}, VIT], ids=["resnet", "vit"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Predictor, Path]:
     settings = make_settings(
         {
             "n_classes": 5,
             "data": {"image_px": 64},
             "views": {"frame_px": 64},
-            "backbone": {"name": "test_resnet"},
+            "backbone": request.param,
             "context": {"embedding": {"dim": 16}},
         }
     )

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from contextseg.comparison.compare import compare
     from contextseg.estimator import ContextSegmenter
     from contextseg.naming import hide, merge, name
-    from contextseg.verbs import evaluate, fit, predict
+    from contextseg.verbs import evaluate, fit, predict, pretrain
 
 __version__ = "0.1.0.dev0"
-__all__ = ["ContextSegmenter", "compare", "evaluate", "fit", "hide", "merge", "name", "predict"]
+__all__ = ["ContextSegmenter", "compare", "evaluate", "fit", "hide", "merge", "name", "predict", "pretrain"]
 
 _HOMES = {
     "ContextSegmenter": "contextseg.estimator",
@@ -24,6 +24,7 @@ _HOMES = {
     "merge": "contextseg.naming",
     "name": "contextseg.naming",
     "predict": "contextseg.verbs",
+    "pretrain": "contextseg.verbs",
 }
 
 

@@ -59,6 +59,9 @@ def fit(
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="A timm network, such as resnet18 or mobilenetv2_100.")] = None,
     weights: Annotated[Path | None, typer.Option(help="A local checkpoint of the backbone to start from.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="pretrain: train the backbone on these images first, without labels.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
     seed: Annotated[int | None, typer.Option(help="Every random draw follows from it.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was broken off.")] = False,
@@ -73,6 +76,7 @@ def fit(
             "method": method,
             "backbone.name": backbone,
             "backbone.weights": None if weights is None else str(weights),
+            "start": start,
             "training.epochs": epochs,
             "seed": seed,
         }
@@ -82,6 +86,42 @@ def fit(
 
         run = verbs.fit(images, out, settings, resume=resume, console=console)
         console.print(f"finished: {run.path}. Next: contextseg predict {run.path} IMAGES -o MASKS", soft_wrap=True)
+
+
+@app.command()
+def pretrain(
+    images: Annotated[Path, typer.Argument(help="A folder of images; its subfolders are searched too.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The weights to make: NAME.safetensors.")],
+    method: Annotated[str | None, typer.Option(help="What is learnt: vicregl, simsiam.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as pretraining.batch_size=64."),
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="A timm network, such as resnet18 or mobilenetv2_100.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="A local checkpoint to go on from; random without.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Every random draw follows from it.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was broken off.")] = False,
+) -> None:
+    """Train a backbone on unlabelled images by self-supervision: weights for `fit --weights`."""
+    with _one_line_errors():
+        options = {
+            "pretraining.method": method,
+            "backbone.name": backbone,
+            "backbone.weights": None if weights is None else str(weights),
+            "pretraining.epochs": epochs,
+            "seed": seed,
+        }
+        given = [f"{key}={value}" for key, value in options.items() if value is not None]
+        unread = {"n_classes": 2}  # a run must have it; nothing here is clustered
+        settings = make_settings(override({**unread, "start": "pretrain"}, [*given, *(assignments or [])]))
+        from contextseg import verbs
+
+        verbs.pretrain(images, out, settings, resume=resume, console=console)
+        name = settings.backbone.name
+        console.print(
+            f"finished: {out}. Next: contextseg fit IMAGES -o RUN --backbone {name} --weights {out}", soft_wrap=True
+        )
 
 
 @app.command()

@@ -3,6 +3,7 @@
 settings.yaml           the resolved settings
 meta.json               versions, seed, start, data fingerprint, images that were left out, speed and memory
 metrics.jsonl           one line per step and per epoch of training
+pretraining/            of a run that starts so: the backbone's own metrics, checkpoint and weights
 checkpoint.safetensors  the state of training, to resume from
 weights.safetensors     the network and the cluster centres, once training has ended
 classes.json            id, name and colour of each class, what it is merged into, whether it is hidden

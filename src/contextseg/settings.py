@@ -76,7 +76,7 @@ class ViewSettings(Section):
 class BackboneSettings(Section):
     """The network that turns an image into feature maps."""
 
-    name: str = Field("resnet18", description="a timm model with feature maps at strides 4, 8, 16 and 32")
+    name: str = Field("resnet18", description="a timm model: a ConvNet with maps at strides 4, 8, 16 and 32, or a ViT")
     weights: Path | None = Field(
         None,
         description="local checkpoint to start from: .safetensors, or a torch file in timm's or torchvision's layout",
@@ -86,6 +86,7 @@ class BackboneSettings(Section):
         None, description="what the weights were trained on, in words, for the tables: 'ImageNet, supervised'"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model")
+    frozen: bool = Field(False, description="keep its weights as they start; only what lies on top is learnt")
     mean: tuple[float, float, float] | None = Field(
         None, description="RGB mean that is subtracted, in 0-1 (default: timm's for that name)"
     )
@@ -137,6 +138,18 @@ class TrainingSettings(Section):
         "auto", description="auto: half precision where the hardware computes in it, else 32-true"
     )
     checkpoint_every_s: float = Field(300.0, gt=0, description="seconds between checkpoints inside an epoch")
+
+
+class PretrainingSettings(Section):
+    """Self-supervised training of the backbone on the run's own images, before its classes are learnt."""
+
+    method: Literal["vicregl", "simsiam"] = Field(
+        "vicregl", description="vicregl: whole views and their places are compared; simsiam: whole views alone"
+    )
+    dim: int = Field(512, ge=2, description="dimensions in which the views are compared, above the backbone")
+    epochs: int = Field(50, ge=1, description="passes over the images")
+    batch_size: int = Field(32, ge=2, description="images per step")
+    learning_rate: float = Field(1e-3, gt=0, description="Adam's learning rate")
 
 
 class PicieSettings(Section):
@@ -210,7 +223,9 @@ class EmbeddingSettings(Section):
     """The Context-Aware Embedding; each part is a switch."""
 
     dim: int = Field(128, ge=2, description="dimensions of a pixel embedding")
-    global_context: bool = Field(True, description="the mean of the deepest map scales and shifts the features")
+    global_context: bool = Field(
+        True, description="the mean of the deepest map, or a ViT's class token, scales and shifts the features"
+    )
     geometry: bool = Field(True, description="where the cell lies in the image")
     appearance: bool = Field(True, description="Lab colour and gradient of the cell")
     bilateral: bool = Field(True, description="neighbours that are close in space, appearance and feature")
@@ -254,8 +269,8 @@ class ContextSettings(Section):
 class KmeansSettings(Section):
     """k-means on the features of the backbone as it starts."""
 
-    strides: tuple[Literal[4, 8, 16, 32], ...] = Field(
-        (16, 32), min_length=1, description="strides of the feature maps that are joined"
+    strides: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, min_length=1, description="strides of the feature maps that are joined; the two deepest maps by default"
     )
 
 
@@ -289,9 +304,15 @@ class Settings(Section):
         "context", description="how the classes are learnt"
     )
     seed: int = Field(0, ge=0, description="every random draw of the run follows from it")
+    start: Literal["backbone", "pretrain"] = Field(
+        "backbone",
+        description="backbone: from what its section says: random weights, a file or public ones; pretrain: these are "
+        "first trained further by self-supervision on the run's own images",
+    )
     data: DataSettings = DataSettings()
     views: ViewSettings = ViewSettings()
     backbone: BackboneSettings = BackboneSettings()
+    pretraining: PretrainingSettings = PretrainingSettings()
     clustering: ClusteringSettings = ClusteringSettings()
     training: TrainingSettings = TrainingSettings()
     context: ContextSettings = ContextSettings()
@@ -326,6 +347,12 @@ class Settings(Section):
                 raise ValueError(
                     f"section '{section}' is set but the method is '{self.method}', which does not read it"
                 )
+        if self.start != "pretrain" and self.pretraining != PretrainingSettings():
+            raise ValueError(
+                f"section 'pretraining' is set but start is '{self.start}', which does not read it; give start=pretrain"
+            )
+        if self.method == "lab" and self.start == "pretrain":
+            raise ValueError("start is 'pretrain' but the method is 'lab', which has no network to train")
         return self
 
     @model_validator(mode="after")
@@ -341,13 +368,21 @@ class Settings(Section):
         missing = {name: value for name, value in values.items() if name not in own.model_fields_set}
         object.__setattr__(self, section, own.model_copy(update=missing))  # frozen from here on
 
-    def describe_start(self) -> str:
-        """Name the start of the network, as every table must show it."""
-        return "none" if self.method == "lab" else self.backbone.describe_start()
+    def describe_start(self, images: str = "these images") -> str:
+        """Name the start of the network, as every table must show it; `images` are what it is pre-trained on."""
+        if self.method == "lab":
+            return "none"
+        given = self.backbone.describe_start()
+        if self.start == "backbone":
+            return given
+        own = f"self-supervised ({self.pretraining.method}) on {images}"
+        return own if given == "random" else f"{own}, from {given}"
 
     def to_yaml(self) -> str:
         """Return the resolved settings as YAML that `load_settings` reads back."""
         unused = set(METHOD_SECTIONS) - {self.method}
+        if self.start != "pretrain":
+            unused.add("pretraining")
         return yaml.safe_dump(self.model_dump(mode="json", exclude=unused), sort_keys=False)
 
 

@@ -21,10 +21,10 @@ from contextseg.predictor import Predictor, best_ids
 from contextseg.probes import PARAMETERS, fit_probe
 from contextseg.refinement import REFINEMENT, Scorer, flip_averaged, refined
 from contextseg.run_folder import RunFolder
-from contextseg.training.fit import fit
+from contextseg.training.fit import fit, pretrain
 from contextseg.training.progress import progress
 
-__all__ = ["evaluate", "export", "fit", "hide", "merge", "name", "predict"]
+__all__ = ["evaluate", "export", "fit", "hide", "merge", "name", "predict", "pretrain"]
 
 
 def predict(

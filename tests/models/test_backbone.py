@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from contextseg.errors import SettingsError, WeightsError
 from contextseg.models.backbone import Backbone, load_weights
+from contextseg.models.embedding import PixelEmbedding
 from contextseg.settings import BackboneSettings
 
 NETWORKS = ["test_resnet", "test_convnext", "test_efficientnet"]
@@ -215,9 +216,27 @@ def test_an_unknown_name(name, near):
         Backbone(BackboneSettings(name=name))
 
 
-def test_a_network_without_a_map_at_stride_4():
-    with pytest.raises(SettingsError, match=r"test_vit: has feature maps at strides \[16\], needs \[4, 8, 16, 32\]"):
-        Backbone(BackboneSettings(name="test_vit"))
+def test_a_network_without_maps_that_fit():
+    expected = r"xcit_nano_12_p16_224: has feature maps at strides \[16\]; needs \[4, 8, 16, 32\], or a ViT"
+    with pytest.raises(SettingsError, match=expected):
+        Backbone(BackboneSettings(name="xcit_nano_12_p16_224"))
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_network_keeps_its_weights_and_its_statistics(name, frozen):
+    embedding = PixelEmbedding(Backbone(BackboneSettings(name=name, frozen=frozen)), 8).train()
+    before = {key: value.clone() for key, value in embedding.state_dict().items()}
+    optimizer = torch.optim.Adam(embedding.parameters(), lr=0.1)
+    for seed in range(2):
+        embedding(image(seed=seed), torch.zeros(2, 2, 16, 24))[:, 0].mean().backward()
+        optimizer.step()
+    same = {key: torch.equal(value, before[key]) for key, value in embedding.state_dict().items()}
+    assert {key.split(".")[0] for key, kept in same.items() if not kept} == (
+        {"decoder"} if frozen else {"backbone", "decoder"}
+    )
+    if not frozen and name == "test_resnet":
+        assert not any(kept for key, kept in same.items() if "running_" in key)
 
 
 def test_an_unknown_option():

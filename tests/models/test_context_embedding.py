@@ -78,7 +78,7 @@ def test_only_geometry_looks_at_the_coordinates(backbone: Backbone, image: torch
 @torch.no_grad()
 def test_the_decoder_starts_as_the_leading_axes_whitened_in_part(backbone: Backbone, image: torch.Tensor) -> None:
     own = embedding_with(backbone)
-    points = deep_features(backbone(image), backbone.strides).movedim(1, -1).flatten(0, -2).double()
+    points = deep_features(backbone(image)).movedim(1, -1).flatten(0, -2).double()
     own.start_from(points.mean(0), points.T.cov(correction=0), whitening=0.7)
     fine, middle, *deep = own.decoder.laterals
     assert not fine.weight.any()

@@ -259,7 +259,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights(
 
 
 def test_collapse_is_told(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "LOW_CLUSTER_USE", 1.1)  # above any use, so that the warning must come
+    monkeypatch.setattr(loop, "LOW_HEALTH", 1.1)  # above any use, so that the warning must come
     console = Console(record=True, quiet=False, width=200)
     fit(scenes, tmp_path / "run", tiny(epochs=1), console=console)
     assert "the clusters are collapsing" in console.export_text()

@@ -129,7 +129,7 @@ def _collect_row(out: Path, name: str, n_seeds: int) -> Row | None:
 def _check_same(folder: Path, settings: Settings) -> None:
     """Refuse to show a run under settings that are not its own; what a run finds out about its weights is its own."""
     before, now = (
-        one.model_dump(mode="json", exclude={"backbone": {"mean", "std", "options"}})
+        one.model_dump(mode="json", exclude={"backbone": {"mean", "std", "options", "start"}})
         for one in (RunFolder(folder).settings(), settings)
     )
     if before != now:

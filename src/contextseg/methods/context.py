@@ -132,7 +132,7 @@ class Context(Method):
         backbone, n_cells = self.embedding.backbone, 0
         sum_C = products_CC = torch.zeros((), dtype=torch.float64)
         for _, pixels_B3HW, _ in images.whole(_START_IMAGES):
-            deep_NC = deep_features(backbone(pixels_B3HW), backbone.strides).movedim(1, -1).flatten(0, -2).double()
+            deep_NC = deep_features(backbone(pixels_B3HW)).movedim(1, -1).flatten(0, -2).double()
             n_cells += len(deep_NC)
             sum_C = sum_C + deep_NC.sum(0).cpu()
             products_CC = products_CC + (deep_NC.T @ deep_NC).cpu()

@@ -1,5 +1,6 @@
 """What the training loop and the predictor need of a method."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import ClassVar, Protocol
 
@@ -38,6 +39,8 @@ class Method(nn.Module):
     Attributes:
         trained: whether there is anything to train; where not, only the final clusters are computed.
         spherical: whether the embeddings have unit length and are clustered by their cosine.
+        watched: what `health` is, as metrics.jsonl names it.
+        collapse: what is said where it is low.
         settings: of the run.
         embedding: (B, 3, H, W) RGB in 0-1, and the coordinates of the (H / 4) x (W / 4) cells in the uncropped image,
             (B, 2, H / 4, W / 4) in 0-1, to (B, D, H / 4, W / 4) float32.
@@ -45,6 +48,8 @@ class Method(nn.Module):
 
     trained: ClassVar[bool] = False
     spherical: ClassVar[bool] = True
+    watched: ClassVar[str] = "cluster_use"
+    collapse: ClassVar[str] = "the clusters are collapsing. Fewer classes, a better start or more images may help."
 
     def __init__(self, embedding: nn.Module, settings: Settings) -> None:
         super().__init__()
@@ -72,6 +77,14 @@ class Method(nn.Module):
     def cluster_use(self) -> Tensor:
         """Return how many pixels each cluster has had in this epoch, (K,) int64."""
         raise NotImplementedError(f"{type(self).__name__} is not trained")
+
+    def health(self) -> float:
+        """Return what is watched for a collapse: the entropy of the epoch's cluster use as a fraction of log K.
+
+        1: all clusters are used alike; 0: a single one is.
+        """
+        share = self.cluster_use() / self.cluster_use().sum()
+        return float(torch.special.entr(share.double()).sum()) / math.log(len(share))
 
     def final_centers(self, points: Iterable[Tensor]) -> Tensor:
         """Cluster a stream of embeddings of the unaugmented images into the run's classes, (K, D) float32.

@@ -1,19 +1,32 @@
-"""The backbone: any timm network with feature maps at strides 4, 8, 16 and 32, and its weights from a local file."""
+"""The backbone: any timm network as feature maps, and its weights from a local file.
 
+A ConvNet gives maps at strides 4, 8, 16 and 32. A ViT gives the patch tokens of its last four blocks, each through the
+final norm, as maps at the stride of its patches, and its class token; its position embeddings are resampled to the
+image by timm. The images of a run have sides that are multiples of 32: patches of 8 and 16 pixels cover them, and for
+others, such as the 14 of DINOv2, the image is resized here to the nearest whole number of patches.
+"""
+
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import safetensors
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from contextseg.conventions import SIZE_MULTIPLE_PX
 from contextseg.errors import SettingsError, WeightsError
 from contextseg.settings import BackboneSettings
 
 STRIDES = (4, 8, 16, 32)
+"""Pixels per position of the maps of a ConvNet."""
+N_DEEP = 2
+"""So many of the last maps say what a place is: strides 16 and 32 of a ConvNet, the last two blocks of a ViT."""
+_VIT_BLOCKS = 4
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "teacher", "student", "net")
 
 
@@ -21,15 +34,16 @@ class Backbone(nn.Module):
     """A timm network that returns its feature maps, finest first.
 
     Attributes:
-        strides: pixels of the image per position of each map.
+        strides: pixels of the image per position of each map; of the resized image where patches do not cover it.
         channels: channels of each map.
+        frozen: whether the weights and the batch-norm statistics stay as they are.
 
     Args:
-        settings: which network, and what it starts from.
+        settings: which network, what it starts from, and whether it is trained.
         load_start: read the weights that the settings name; off where a trained run is loaded afterwards.
 
     Raises:
-        SettingsError: timm has no network of that name, or it has no maps at those strides.
+        SettingsError: timm has no network of that name, or it has no such maps.
         WeightsError: the weights file does not fit the network.
     """
 
@@ -39,22 +53,23 @@ class Backbone(nn.Module):
     def __init__(self, settings: BackboneSettings, *, load_start: bool = True) -> None:
         super().__init__()
         self.net = create_net(settings, pretrained=settings.pretrained and load_start)
+        self._indices, self.strides, self.channels = zip(*_levels(settings.name, self.net), strict=True)
+        self._is_vit = len(set(self.strides)) == 1
+        self._has_class_token = self._is_vit and getattr(self.net, "cls_token", None) is not None
+        self.net.prune_intermediate_layers(list(self._indices), prune_norm=False, prune_head=True)
         if settings.weights is not None and load_start:
             load_weights(self.net, settings.weights)
-        info = {level["reduction"]: (index, level["num_chs"]) for index, level in enumerate(self.net.feature_info)}
-        if not set(STRIDES) <= set(info):
-            raise SettingsError(
-                f"backbone.name={settings.name}: has feature maps at strides {sorted(info)}, needs {list(STRIDES)}; "
-                "'resnet18', 'mobilenetv2_100' or 'convnext_atto' have them"
-            )
-        self.strides = STRIDES
-        self.channels = tuple(info[stride][1] for stride in STRIDES)
-        self._indices = [info[stride][0] for stride in STRIDES]
-        self.net.prune_intermediate_layers(self._indices, prune_norm=False, prune_head=True)
+        self.frozen = settings.frozen
+        if self.frozen:
+            self.requires_grad_(False)
         normalisation = self.net.pretrained_cfg
         for name, given in (("mean", settings.mean), ("std", settings.std)):
             values = torch.tensor(given or normalisation[name], dtype=torch.float32)
             self.register_buffer(name, values.view(1, 3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; a frozen network stays in evaluation mode, which keeps its batch-norm statistics."""
+        return super().train(mode and not self.frozen)
 
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:
         """Return the feature maps.
@@ -65,21 +80,47 @@ class Backbone(nn.Module):
         Returns:
             For each stride s, finest first: (B, channels, H / s, W / s).
         """
-        maps: list[Tensor] = self.net.forward_intermediates(
-            (image_B3HW - self.mean) / self.std,
-            indices=self._indices,
+        return self.with_class_token(image_B3HW)[0]
+
+    def with_class_token(self, image_B3HW: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Return the feature maps, and what a ViT says of the whole image.
+
+        Args:
+            image_B3HW: RGB in 0-1; H and W multiples of 32.
+
+        Returns:
+            the maps, as `forward` does, and the class token of the last block, (B, channels); None for a network
+            without one.
+        """
+        found = self.net.forward_intermediates(
+            (self._in_patches(image_B3HW) - self.mean) / self.std,
+            indices=list(self._indices),
             intermediates_only=True,
             output_fmt="NCHW",
+            **({"norm": True, "return_prefix_tokens": self._has_class_token} if self._is_vit else {}),
         )
-        return maps
+        if not self._has_class_token:
+            return found, None
+        maps, prefixes = zip(*found, strict=True)
+        return list(maps), prefixes[-1][:, 0]
+
+    def _in_patches(self, image_B3HW: Tensor) -> Tensor:
+        """Resize an image that a ViT's patches do not cover."""
+        patch = self.strides[-1]
+        if SIZE_MULTIPLE_PX % patch == 0:
+            return image_B3HW
+        size = [(2 * side + patch) // (2 * patch) * patch for side in image_B3HW.shape[-2:]]  # to the nearest
+        return F.interpolate(image_B3HW, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
     """Load a local checkpoint into a network, in place.
 
-    Safetensors files and torch files (read with ``weights_only=True``: loading never runs code) in the layout of timm
-    or of torchvision. Weights that lie under a prefix (``module.encoder_q.`` of MoCo v2, ``module.`` of SwAV) are found
-    by the names of the network's own. What the file has beyond the network (a classifier, a projector) is left out.
+    Safetensors files and torch files (read with ``weights_only=True``: loading never runs code) in the layout of timm,
+    of torchvision, or of those originals that timm knows (DINO, DINOv2 and DINOv3 ViTs, ConvNeXt); timm resamples
+    position embeddings of another grid. Weights that lie under a prefix (``module.encoder_q.`` of MoCo v2, ``module.``
+    of SwAV) are found by the names of the network's own. What the file has beyond the network (a classifier, a
+    projector) is left out.
 
     Raises:
         WeightsError: the file cannot be read, lacks a weight of the network, or has one of another shape.
@@ -87,7 +128,11 @@ def load_weights(net: nn.Module, path: Path) -> None:
     stored = _read(path)
     wanted = net.state_dict()
     prefix = _prefix(stored, wanted)
-    found = {name: stored[prefix + name] for name in wanted if prefix + name in stored}
+    own = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
+    # each family of networks in timm that has other layouts has a function of this name, which brings them to its own
+    to_timm = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    renamed = to_timm(own, net) if to_timm else own
+    found = {name: renamed[name] for name in wanted if name in renamed}
     # PyTorch's count of batches is bookkeeping that older checkpoints lack
     missing = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
     if missing:
@@ -112,13 +157,31 @@ def create_net(settings: BackboneSettings, *, pretrained: bool) -> Any:
     if not timm.is_model(settings.name):
         near = timm.list_models(f"*{settings.name.split('_')[0]}*")[:5] or ["resnet18", "mobilenetv2_100"]
         raise SettingsError(f"backbone.name={settings.name}: timm has no such network; near names: {', '.join(near)}")
+    options = {"pretrained": pretrained, "num_classes": 0, **settings.options}
     try:
-        net = timm.create_model(settings.name, pretrained=pretrained, num_classes=0, **settings.options)
-    except TypeError as error:
-        raise SettingsError(f"backbone.options={settings.options}: {error}") from error
+        net = timm.create_model(settings.name, **{"dynamic_img_size": True, **options})
+    except TypeError:  # a ConvNet: it takes images of any size, a transformer only where it is told so
+        try:
+            net = timm.create_model(settings.name, **options)
+        except TypeError as error:
+            raise SettingsError(f"backbone.options={settings.options}: {error}") from error
     if not hasattr(net, "forward_intermediates") or not hasattr(net, "feature_info"):
         raise SettingsError(f"backbone.name={settings.name}: gives no feature maps; 'resnet18' does")
     return net
+
+
+def _levels(name: str, net: Any) -> list[tuple[int, int, int]]:
+    """Return timm's index, the stride and the channels of each map."""
+    levels = [(index, level["reduction"], level["num_chs"]) for index, level in enumerate(net.feature_info)]
+    by_stride = {level[1]: level for level in levels}
+    if set(STRIDES) <= by_stride.keys():
+        return [by_stride[stride] for stride in STRIDES]
+    if len(by_stride) == 1 and getattr(net, "dynamic_img_size", False):
+        return levels[-_VIT_BLOCKS:]
+    raise SettingsError(
+        f"backbone.name={name}: has feature maps at strides {sorted(by_stride)}; needs {list(STRIDES)}, or a ViT "
+        "for images of any size; 'resnet18', 'mobilenetv2_100', 'convnext_atto' and 'vit_small_patch8_224.dino' will do"
+    )
 
 
 def _read(path: Path) -> dict[str, Tensor]:

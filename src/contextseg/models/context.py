@@ -6,7 +6,8 @@ Everything below is **our reconstruction**, and each part is a switch:
 1. *Projection*: the decoder starts as the leading principal components, whitened in part, of the start's own deep
    features on the user's images, and its finer levels at zero. So the first clusters are those of the start, not of
    random numbers.
-2. *Global*: the mean of the deepest map scales and shifts the features (FiLM), from 1 and 0 at the start.
+2. *Global*: the mean of the deepest map, or the class token of a ViT, scales and shifts the features (FiLM), from 1
+   and 0 at the start.
 3. *Geometry*: y and x in the uncropped image, with Fourier pairs. *Appearance*: Lab colour and the gradient of L.
 4. *Context*: each cell takes up its neighbours that are close in space, in appearance and in feature.
 5. *Fuse*: e = norm(F' + W [context; appearance; geometry]), W zero at the start.
@@ -22,11 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contextseg.conventions import STRIDE_PX
-from contextseg.models.backbone import Backbone
-from contextseg.models.embedding import TopDownDecoder
+from contextseg.models.backbone import N_DEEP, Backbone
+from contextseg.models.embedding import TopDownDecoder, on_cells
 from contextseg.settings import EmbeddingSettings
 
-_DEEP = (16, 32)  # strides of the maps whose principal components the decoder starts from
 _LEAST_VARIANCE = 1e-4  # of the largest: axes with less are noise, and not drawn out further
 _FOURIER = (1.0, 2.0, 4.0)  # half turns over the image
 _DILATIONS = (1, 2, 4)
@@ -36,9 +36,9 @@ _GEOMETRY = 2 + 4 * len(_FOURIER)  # channels of `_fourier`
 _CONTEXT = 16  # channels of the bilateral context
 
 
-def deep_features(maps: list[Tensor], strides: tuple[int, ...]) -> Tensor:
+def deep_features(maps: list[Tensor]) -> Tensor:
     """Return the deep maps, each of unit length, joined at the finer one's stride: (B, C, h', w') float32."""
-    deep = [level.float() for level, stride in zip(maps, strides, strict=True) if stride in _DEEP]
+    deep = [level.float() for level in maps[-N_DEEP:]]
     size = deep[0].shape[-2:]
     return torch.cat([_resize(F.normalize(level, dim=1), size) for level in deep], dim=1)
 
@@ -84,24 +84,25 @@ class ContextEmbedding(nn.Module):
         scale_D = variances_D ** (-whitening / 2)
         scale_D = scale_D / (scale_D.square() * variances_D).sum().sqrt()
         projection_DC = scale_D[:, None] * axes_CC.flip(1)[:, : self.settings.dim].T
+        for parameter in self.decoder.parameters():
+            parameter.zero_()
         offset = 0
-        for lateral, stride in zip(self.decoder.laterals, self.backbone.strides, strict=True):
+        for lateral in self.decoder.laterals[-N_DEEP:]:
             assert isinstance(lateral, nn.Conv2d)
             assert lateral.bias is not None
-            lateral.weight.zero_()
-            lateral.bias.zero_()
-            if stride in _DEEP:
-                level = slice(offset, offset + lateral.in_channels)
-                lateral.weight[: len(scale_D)] = projection_DC[:, level, None, None].to(lateral.weight)
-                lateral.bias[: len(scale_D)] = -(projection_DC[:, level] @ mean_C[level]).to(lateral.bias)
-                offset += lateral.in_channels
+            level = slice(offset, offset + lateral.in_channels)
+            lateral.weight[: len(scale_D)] = projection_DC[:, level, None, None].to(lateral.weight)
+            lateral.bias[: len(scale_D)] = -(projection_DC[:, level] @ mean_C[level]).to(lateral.bias)
+            offset += lateral.in_channels
 
     def semantics(self, image_B3HW: Tensor) -> Tensor:
         """Return the features before anything low-level is fused, (B, D, h, w): what, without where or which colour."""
-        maps = [F.normalize(level.float(), dim=1) for level in self.backbone(image_B3HW)]
-        features: Tensor = self.decoder(maps)
+        found, class_token_BC = self.backbone.with_class_token(image_B3HW)
+        maps = [F.normalize(level.float(), dim=1) for level in found]
+        features = on_cells(self.decoder(maps), image_B3HW)
         if self.film is not None:
-            scale, shift = self.film(maps[-1].mean((2, 3)))[:, :, None, None].chunk(2, dim=1)
+            whole_BC = maps[-1].mean((2, 3)) if class_token_BC is None else F.normalize(class_token_BC.float(), dim=1)
+            scale, shift = self.film(whole_BC)[:, :, None, None].chunk(2, dim=1)
             features = torch.addcmul(shift, features, 1 + scale)
         return features
 

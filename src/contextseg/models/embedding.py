@@ -12,7 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contextseg.conventions import STRIDE_PX
-from contextseg.models.backbone import Backbone
+from contextseg.errors import SettingsError
+from contextseg.models.backbone import N_DEEP, Backbone
+
+
+def on_cells(map_BChw: Tensor, image_B3HW: Tensor) -> Tensor:
+    """Bring a map to the stride-4 grid of its image, (B, C, H / 4, W / 4), where it does not lie on it."""
+    size = tuple(side // STRIDE_PX for side in image_B3HW.shape[-2:])
+    if map_BChw.shape[-2:] == size:
+        return map_BChw
+    return F.interpolate(map_BChw, size=size, mode="bilinear", align_corners=False)
 
 
 class TopDownDecoder(nn.Module):
@@ -53,8 +62,7 @@ class PixelFeatures(nn.Module):
 
     def forward(self, image_B3HW: Tensor, _coordinates_B2hw: Tensor) -> Tensor:
         """Return (B, D, h, w) float32 for RGB in 0-1."""
-        features: Tensor = self.decoder(self.backbone(image_B3HW)).float()
-        return features
+        return on_cells(self.decoder(self.backbone(image_B3HW)).float(), image_B3HW)
 
 
 class PixelEmbedding(PixelFeatures):
@@ -91,22 +99,30 @@ class BackboneFeatures(nn.Module):
 
     Args:
         backbone: gives the feature maps.
-        strides: which of them are joined.
+        strides: of the maps that are joined; the two deepest by default.
+
+    Raises:
+        SettingsError: the backbone has no map at one of these strides.
     """
 
-    def __init__(self, backbone: Backbone, strides: tuple[int, ...]) -> None:
+    def __init__(self, backbone: Backbone, strides: tuple[int, ...] | None = None) -> None:
         super().__init__()
         self.backbone = backbone
-        self.levels = [backbone.strides.index(stride) for stride in strides]
+        own = backbone.strides
+        if strides is None:
+            self.levels = list(range(len(own)))[-N_DEEP:]
+        elif set(strides) <= set(own):
+            self.levels = [level for stride in strides for level in range(len(own)) if own[level] == stride]
+        else:
+            raise SettingsError(
+                f"strides {list(strides)}: the backbone has maps at {sorted(set(own))}; "
+                "where no strides are set, its two deepest maps are joined"
+            )
 
     def forward(self, image_B3HW: Tensor, _coordinates_B2hw: Tensor) -> Tensor:
         """Return (B, D, h, w) float32 unit vectors for RGB in 0-1; D is the sum of the maps' channels."""
         maps = self.backbone(image_B3HW)
-        size = maps[0].shape[-2:]
-        joined = [
-            F.interpolate(F.normalize(maps[level].float(), dim=1), size=size, mode="bilinear", align_corners=False)
-            for level in self.levels
-        ]
+        joined = [on_cells(F.normalize(maps[level].float(), dim=1), image_B3HW) for level in self.levels]
         return F.normalize(torch.cat(joined, dim=1), dim=1)
 
 

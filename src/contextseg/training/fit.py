@@ -1,6 +1,7 @@
-"""`fit`: from images to a run folder with a network and its clusters."""
+"""`fit`: from images to a run folder with a network and its clusters. `pretrain`: to the weights of a backbone."""
 
 import json
+import os
 import platform
 import resource
 import time
@@ -22,16 +23,18 @@ from contextseg.conventions import SIZE_MULTIPLE_PX
 from contextseg.data.cache import ImageCache
 from contextseg.data.images import list_images
 from contextseg.errors import RunError, TrainingError
+from contextseg.extras import import_extra
 from contextseg.files import write_atomically
 from contextseg.methods import METHODS
 from contextseg.methods.method import Method
-from contextseg.models.input_convention import find_input_convention, is_stated
+from contextseg.models.input_convention import find_input_convention, is_stated, with_metadata
 from contextseg.randomness import keyed_rng
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
 from contextseg.training.images import SiameseSource, to_tensor, whole_images
 from contextseg.training.loop import train
 from contextseg.training.precision import choose_precision
+from contextseg.training.pretraining import pretrain_backbone
 from contextseg.training.progress import progress
 
 _INPUT_SAMPLE = 16  # images whose activations are compared with the weights' batch-norm statistics
@@ -58,8 +61,72 @@ def fit(
         TrainingError: fewer usable images than classes, or training cannot go on.
         RunError: `out` is not fit for this.
         WeightsError: the starting weights do not fit the network.
+        LibraryError: the run starts with pre-training, and lightly is not installed.
     """
-    console = console or Console(quiet=True)
+    console, fabric = console or Console(quiet=True), _fabric(settings)
+    run, cache, settings, meta = _prepared(images, out, settings, resume, console)
+    began, start = time.perf_counter(), settings
+    if settings.start == "pretrain":
+        pretrained = pretrain_backbone(fabric, cache, settings, RunFolder(run.path / "pretraining"), console)
+        backbone = settings.backbone.model_copy(update={"weights": pretrained, "pretrained": False})
+        start = settings.model_copy(update={"backbone": backbone})
+    fabric.seed_everything(settings.seed, verbose=False)
+    method = METHODS[settings.method](start).to(fabric.device).to(memory_format=torch.channels_last)
+    if method.trained:
+        train(fabric, method, SiameseSource(cache, settings, fabric.device), settings, run, console)
+    centers = final_clusters(fabric, method, cache, settings, console)
+    write_atomically(run.weights, save({**_contiguous(method.embedding), "centers": centers.cpu().contiguous()}))
+    Classes.numbered(settings.n_classes).write(run.classes)
+    run.write_json("meta.json", meta | {"train_s": time.perf_counter() - began, "peak_memory_mib": peak_memory_mib()})
+    cache.delete()
+    return run
+
+
+def pretrain(
+    images: Path, out: Path, settings: Settings, *, resume: bool = False, console: Console | None = None
+) -> Path:
+    """Train a backbone on unlabelled images by self-supervision, for runs to start from.
+
+    Args:
+        images: a folder that is searched for images with its subfolders, or one image. No label is read.
+        out: the file of weights, new, ending in .safetensors. Its state while it is trained, and its figures for good,
+            lie beside it in a folder of the same name that ends in .pretraining.
+        settings: of a run, with ``start`` "pretrain"; nothing of its method is read.
+        resume: go on where pre-training for `out` stopped.
+        console: where progress is shown; nowhere by default.
+
+    Returns:
+        `out`.
+
+    Raises:
+        DataError: there are no images.
+        RunError: `out` is there already, or is not such a file.
+        TrainingError: fewer than two usable images, or training cannot go on.
+        LibraryError: lightly is not installed.
+    """
+    if out.exists() or out.suffix != ".safetensors":
+        raise RunError(f"{out}: must be the name of a new file that ends in .safetensors")
+    console, fabric = console or Console(quiet=True), _fabric(settings)
+    run, cache, settings, _ = _prepared(images, out.with_suffix(".pretraining"), settings, resume, console)
+    os.replace(pretrain_backbone(fabric, cache, settings, run, console), out)
+    cache.delete()
+    return out
+
+
+def _fabric(settings: Settings) -> Fabric:
+    accelerator = settings.training.accelerator
+    if accelerator == "auto":  # Fabric's own "auto" would take mps, which lacks the float64 of the k-means sums
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = choose_precision(settings.training.precision, torch.device(accelerator))
+    return Fabric(accelerator=accelerator, devices=1, precision=precision)
+
+
+def _prepared(
+    images: Path, out: Path, settings: Settings, resume: bool, console: Console
+) -> tuple[RunFolder, ImageCache, Settings, dict[str, Any]]:
+    """Open the run folder, decode the images and complete the settings."""
+    if settings.start == "pretrain":
+        import_extra("lightly", "pretrain")  # rather now than after the images have been read
     if resume:
         settings = _with_input_of(out, settings)
     run = _resumed(out, settings) if resume else None
@@ -85,22 +152,7 @@ def fit(
     meta = _meta(cache, settings)
     _same_data(run, meta)
     run.write_json("meta.json", meta)
-    accelerator = settings.training.accelerator
-    if accelerator == "auto":  # Fabric's own "auto" would take mps, which lacks the float64 of the k-means sums
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = choose_precision(settings.training.precision, torch.device(accelerator))
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
-    fabric.seed_everything(settings.seed, verbose=False)
-    method = METHODS[settings.method](settings).to(fabric.device).to(memory_format=torch.channels_last)
-    began = time.perf_counter()
-    if method.trained:
-        train(fabric, method, SiameseSource(cache, settings, fabric.device), settings, run, console)
-    centers = final_clusters(fabric, method, cache, settings, console)
-    write_atomically(run.weights, save({**_contiguous(method.embedding), "centers": centers.cpu().contiguous()}))
-    Classes.numbered(settings.n_classes).write(run.classes)
-    run.write_json("meta.json", meta | {"train_s": time.perf_counter() - began, "peak_memory_mib": peak_memory_mib()})
-    cache.delete()
-    return run
+    return run, cache, settings, meta
 
 
 def final_clusters(fabric: Fabric, method: Method, cache: ImageCache, settings: Settings, console: Console) -> Tensor:
@@ -148,7 +200,12 @@ def _meta(cache: ImageCache, settings: Settings) -> dict[str, Any]:
 
 def _input_resolved(run: RunFolder, cache: ImageCache, settings: Settings, console: Console) -> Settings:
     """Fill in how the starting weights expect their input, where nobody says; the run keeps what was found."""
-    if settings.method == "lab" or is_stated(settings.backbone):
+    if settings.method == "lab":
+        return settings
+    stated = with_metadata(settings.backbone)
+    if is_stated(stated):
+        settings = settings.model_copy(update={"backbone": stated})
+        run.write_settings(settings)
         return settings
     largest = max(cache.by_shape().values(), key=len)
     sample = keyed_rng(settings.seed, "input").permutation(largest)[:_INPUT_SAMPLE].tolist()
@@ -174,7 +231,7 @@ def _with_input_of(out: Path, settings: Settings) -> Settings:
     before = RunFolder.open(out).settings().backbone
     if is_stated(settings.backbone) or before.weights != settings.backbone.weights or not is_stated(before):
         return settings
-    found = {"mean": before.mean, "std": before.std, "options": before.options}
+    found = {"mean": before.mean, "std": before.std, "options": before.options, "start": before.start}
     return settings.model_copy(update={"backbone": settings.backbone.model_copy(update=found)})
 
 

@@ -23,8 +23,8 @@ from contextseg.training.images import SiameseSource
 from contextseg.training.progress import Advance, progress
 from contextseg.views.siamese import SiameseBatch
 
-LOW_CLUSTER_USE = 0.5
-"""A run warns when the entropy of its cluster use, as a fraction of log K, falls under this: it is collapsing."""
+LOW_HEALTH = 0.5
+"""A run warns when what its method watches, such as the cluster use, falls under this fraction: it is collapsing."""
 
 
 Batch = TypeVar("Batch")
@@ -111,21 +111,13 @@ def _report_epoch(
     console: Console,
 ) -> None:
     """Write and show what an epoch came to, and warn of a collapse."""
-    loss, use = at.loss_sum / at.step, cluster_use(method)
+    loss, health, watched = at.loss_sum / at.step, method.health(), method.watched
     learning_rate = optimizer.param_groups[0]["lr"]
-    run.log(epoch=at.epoch, loss=loss, cluster_use=use, learning_rate=learning_rate, images_per_s=rate)
-    console.print(f"epoch {at.epoch + 1}: loss {loss:.4f}, cluster use {use:.2f}, {rate:.1f} images/s")
-    if use < LOW_CLUSTER_USE:
-        console.print(
-            f"[yellow]warning:[/] cluster use {use:.2f} is under {LOW_CLUSTER_USE}: the clusters are collapsing. "
-            "Fewer classes, a better start or more images may help."
-        )
-
-
-def cluster_use(method: Method) -> float:
-    """Return the entropy of the epoch's cluster use as a fraction of log K: 1 is all alike, 0 a single cluster."""
-    share = method.cluster_use() / method.cluster_use().sum()
-    return float(torch.special.entr(share.double()).sum()) / math.log(len(share))
+    run.log(epoch=at.epoch, loss=loss, **{watched: health}, learning_rate=learning_rate, images_per_s=rate)
+    said = f"{watched.replace('_', ' ')} {health:.2f}"
+    console.print(f"epoch {at.epoch + 1}: loss {loss:.4f}, {said}, {rate:.1f} images/s")
+    if health < LOW_HEALTH:
+        console.print(f"[yellow]warning:[/] {said} is under {LOW_HEALTH}: {method.collapse}")
 
 
 def step_seed(seed: int, at: Position) -> int:

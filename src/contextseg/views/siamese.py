@@ -55,7 +55,7 @@ class SiameseBatch:
     def maps(self, network: nn.Module) -> tuple[Tensor, Tensor]:
         """Return the maps of both views, (B, D, h / 4, w / 4) each, position by position the same points."""
         first: Tensor = network(self.first_B3hw, self.first_coordinates())
-        whole = network(self.second_B3hw, self._coordinates(self.frames))
+        whole = network(self.second_B3hw, self.second_coordinates())
         return first, apply_views(self.crops, whole)
 
     def embed(self, embedding: nn.Module) -> tuple[Tensor, Tensor]:
@@ -66,6 +66,10 @@ class SiameseBatch:
     def first_coordinates(self) -> Tensor:
         """Return where the cells of the first view lie in the uncropped images, (B, 2, h / 4, w / 4) in 0-1."""
         return self._coordinates([frame.then(crop) for frame, crop in zip(self.frames, self.crops, strict=True)])
+
+    def second_coordinates(self) -> Tensor:
+        """Return where the cells of the second view lie in the uncropped images, (B, 2, h / 4, w / 4) in 0-1."""
+        return self._coordinates(self.frames)
 
     def _coordinates(self, views: list[GeometricView]) -> Tensor:
         return torch.stack([view.coordinates() for view in views]).to(self.first_B3hw.device)
