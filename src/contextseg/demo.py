@@ -35,7 +35,7 @@ VIEWS: dict[str, Any] = {
 }
 SCHEDULE: dict[str, Any] = {
     "backbone": {"name": "test_resnet"},
-    "training": {"epochs": 6, "batch_size": 8, "learning_rate": 3e-4},
+    "training": {"epochs": 10, "batch_size": 8, "learning_rate": 3e-4},
 }
 OWN: dict[str, dict[str, Any]] = {
     # For the same reason the embedding is given neither colour nor position: the viewpoint is drawn at random too.
