@@ -94,6 +94,13 @@ def test_merges_lead_to_a_survivor_or_are_refused(into: list[int | None]) -> Non
         assert np.array_equal(survivors[survivors], survivors)
 
 
+def test_colours_are_given_by_id() -> None:
+    changed = Classes.numbered(3).recolour({2: (0, 255, 7)})
+    assert changed.colours_K3.tolist() == [*palette(2).tolist(), [0, 255, 7]]
+    with pytest.raises(ClassesError, match="class 1, colour, 2: got 256"):
+        changed.recolour({1: (0, 0, 256)})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -99,6 +99,28 @@ def test_images_that_differ_in_their_suffix_keep_it(lab_run: Path, tmp_path: Pat
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"a.png.png", "a.jpg.png", "b.png"}
 
 
+def test_raw_masks_know_neither_merges_nor_hidden_classes(lab_run: Path, scenes: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(lab_run, tmp_path / "run")
+    verbs.predict(run, scenes, tmp_path / "before")
+    verbs.merge(run, 1, [0])
+    verbs.hide(run, [2])
+    verbs.predict(run, scenes, tmp_path / "raw", raw=True)
+    verbs.predict(run, scenes, tmp_path / "merged")
+    before, raw, merged = (values(tmp_path / out / "0000.png") for out in ("before", "raw", "merged"))
+    assert np.array_equal(raw, before)
+    assert not np.array_equal(merged, before)
+
+
+def test_resume_predicts_only_what_is_missing(lab_run: Path, scenes: Path, tmp_path: Path) -> None:
+    verbs.predict(lab_run, scenes, tmp_path, confidence=True)
+    whole = (tmp_path / "0001.png").read_bytes()
+    (tmp_path / "0000.png").write_bytes(b"kept")
+    (tmp_path / "0001.png").unlink()
+    verbs.predict(lab_run, scenes, tmp_path, confidence=True, resume=True)
+    assert (tmp_path / "0000.png").read_bytes() == b"kept"
+    assert (tmp_path / "0001.png").read_bytes() == whole
+
+
 def test_predict_leaves_out_what_it_cannot_read(lab_run: Path, tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"")

@@ -147,6 +147,10 @@ class Classes:
         """Give names to classes by their ids."""
         return self._changed({i: {"name": name} for i, name in names.items()})
 
+    def recolour(self, colours: Mapping[int, tuple[int, int, int]]) -> Self:
+        """Give colours, (red, green, blue) in 0-255, to classes by their ids."""
+        return self._changed({i: {"colour": colour} for i, colour in colours.items()})
+
     def merge(self, into: int, others: Iterable[int], *, undo: bool = False) -> Self:
         """Make other classes part of one; `undo` takes exactly that back."""
         others = list(others)

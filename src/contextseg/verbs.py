@@ -33,6 +33,8 @@ def predict(
     out: Path,
     *,
     confidence: bool = False,
+    raw: bool = False,
+    resume: bool = False,
     device: str = "cpu",
     console: Console | None = None,
 ) -> list[tuple[str, str]]:
@@ -47,6 +49,8 @@ def predict(
         images: a folder that is searched with its subfolders, or one image.
         out: where the masks go, with a copy of the run's classes.json; made if need be.
         confidence: write ``out/confidence/*.png`` too, 8-bit, 255 is certain.
+        raw: write the clusters as they were found: nothing merged, nothing hidden.
+        resume: leave the masks that are there as they are, and write those that are missing.
         device: where the network runs.
         console: where progress is shown; nowhere by default.
 
@@ -61,7 +65,10 @@ def predict(
     folder = RunFolder.open(run)
     predictor = Predictor.load(folder, device=device)
     targets = mask_names(list_images(images), images)
-    masks = PngWriter(out, Classes.read(folder.classes, predictor.settings.n_classes))
+    n_classes = predictor.settings.n_classes
+    masks = PngWriter(out, Classes.numbered(n_classes) if raw else Classes.read(folder.classes, n_classes))
+    if resume:
+        targets = {path: target for path, target in targets.items() if not (out / target).exists()}
     left_out: list[tuple[str, str]] = []
     with progress(console or Console(quiet=True), "predicting", len(targets)) as advance:
         for path, target in targets.items():
@@ -73,6 +80,7 @@ def predict(
                 if confidence:
                     prediction = predictor.predict(image)
                     write_confidence(out / "confidence" / target, prediction.confidence)
+                # last: `resume` takes it as the sign that all is there
                 masks.add(path, target, prediction.clusters if confidence else predictor.clusters(image))
             advance(1)
     return left_out
