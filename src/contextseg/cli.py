@@ -132,13 +132,18 @@ def predict(
     confidence: Annotated[
         bool, typer.Option("--confidence", help="Write OUT/confidence/*.png too: 255 is certain.")
     ] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The clusters as they were found: nothing merged, nothing hidden.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Write only the masks that are missing.")] = False,
     device: Device = "cpu",
 ) -> None:
     """Write a mask for each image: an indexed PNG of the image's size, whose values are class ids."""
     with _one_line_errors():
         from contextseg import verbs
 
-        _tell_left_out(verbs.predict(run, images, out, confidence=confidence, device=device, console=console))
+        options: dict[str, Any] = {"confidence": confidence, "raw": raw, "resume": resume, "device": device}
+        _tell_left_out(verbs.predict(run, images, out, **options, console=console))
 
 
 @app.command()
@@ -336,6 +341,25 @@ def compare(
             images=images,
             console=console,
         )
+
+
+@app.command()
+def review(
+    run: Run,
+    images: Annotated[Path, typer.Argument(help="A folder of images, or one image.")],
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Masks by `predict --raw --confidence`; by default those that are missing are predicted."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0 for any that is free.")] = 8765,
+    device: Device = "cpu",
+) -> None:
+    """Look at what was found on a page in the browser; name, merge, hide and correct it."""
+    with _one_line_errors():
+        from contextseg.extras import import_extra
+
+        serve = import_extra("contextseg.review.serve", "review")
+        serve.review(run, images, masks=masks, port=port, device=device, console=console)
 
 
 @app.command()

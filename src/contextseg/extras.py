@@ -19,7 +19,7 @@ def import_extra(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        library = module.split(".")[0]
+        library = (error.name or module).split(".")[0]
         raise LibraryError(
             f"this needs {library}, which is not installed: pip install 'contextseg[{extra}]'"
         ) from error

@@ -9,6 +9,7 @@ weights.safetensors     the network and the cluster centres, once training has e
 classes.json            id, name and colour of each class, what it is merged into, whether it is hidden
 scores.json             the last evaluation
 scores-PROBE.json       that of a probe, linear or knn, which has read labels
+review/                 decisions of a person and masks: see docs/review.md
 """
 
 import json

@@ -1,0 +1,1 @@
+"""The page of `contextseg review`: look at what was found, name, merge, hide and correct it; works from files."""
