@@ -3,6 +3,7 @@
 torch is imported inside the commands, so that ``--help`` answers at once.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console()
+console = Console(quiet=os.environ.get("RANK", "0") != "0")  # of the processes of torchrun the first speaks
 errors = Console(stderr=True)
 
 Run = Annotated[Path, typer.Argument(help="The run folder that `fit` made.")]

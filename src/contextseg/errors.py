@@ -8,7 +8,8 @@ ContextsegError
 ├── RunError         a run folder is missing, incomplete or of another kind
 ├── ClassesError     classes.json, or a change to it, makes no sense
 ├── LibraryError     a library that an extra installs is absent
-└── TrainingError    training cannot go on (a loss that is not finite, too few images)
+├── TrainingError    training cannot go on (a loss that is not finite, too few images)
+└── ProcessError     of several processes, one cannot go on, or the others do not answer it
 """
 
 from pathlib import Path
@@ -61,3 +62,7 @@ class LibraryError(ContextsegError):
 
 class TrainingError(ContextsegError):
     """Training cannot go on."""
+
+
+class ProcessError(ContextsegError):
+    """Of several processes, one cannot go on, or the others do not answer it."""

@@ -87,6 +87,11 @@ class BackboneSettings(Section):
     )
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model")
     frozen: bool = Field(False, description="keep its weights as they start; only what lies on top is learnt")
+    batch_norm: Literal["batch", "frozen"] = Field(
+        "batch",
+        description="its batch-norm statistics in training: batch: of the whole batch, over all processes; frozen: as "
+        "the weights have them",
+    )
     mean: tuple[float, float, float] | None = Field(
         None, description="RGB mean that is subtracted, in 0-1 (default: timm's for that name)"
     )
@@ -129,7 +134,7 @@ class TrainingSettings(Section):
     """The training loop."""
 
     epochs: int = Field(5, ge=1, description="passes over the images")
-    batch_size: int = Field(16, ge=2, description="images per step")
+    batch_size: int = Field(16, ge=2, description="images per step, of all processes together")
     learning_rate: float = Field(
         1e-4, gt=0, description="learning rate; where none is given, densesiam takes 3e-3 and stego 5e-4"
     )

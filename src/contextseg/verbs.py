@@ -1,11 +1,18 @@
-"""The verbs on files, the same here and on the command line; `naming` and `exporting` hold further ones."""
+"""The verbs on files, the same here and on the command line; `naming` and `exporting` hold further ones.
 
+Where torchrun has started several processes, each predicts its share of the images.
+"""
+
+import functools
+import itertools
+import operator
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
 from contextseg.classes import Classes
+from contextseg.collectives import first_does, gather, rank, share, world_size
 from contextseg.data.images import list_images, read_image
 from contextseg.data.labelled import LabelledImages, open_labelled
 from contextseg.errors import ImageError, SettingsError
@@ -22,11 +29,13 @@ from contextseg.probes import PARAMETERS, fit_probe
 from contextseg.refinement import REFINEMENT, Scorer, flip_averaged, refined
 from contextseg.run_folder import RunFolder
 from contextseg.training.fit import fit, pretrain
+from contextseg.training.processes import own_device, process_errors
 from contextseg.training.progress import progress
 
 __all__ = ["evaluate", "export", "fit", "hide", "merge", "name", "predict", "pretrain"]
 
 
+@process_errors()
 def predict(
     run: Path,
     images: Path,
@@ -63,15 +72,16 @@ def predict(
         DataError: there are no images.
     """
     folder = RunFolder.open(run)
-    predictor = Predictor.load(folder, device=device)
+    predictor = Predictor.load(folder, device=own_device(device))
     targets = mask_names(list_images(images), images)
     n_classes = predictor.settings.n_classes
-    masks = PngWriter(out, Classes.numbered(n_classes) if raw else Classes.read(folder.classes, n_classes))
-    if resume:
-        targets = {path: target for path, target in targets.items() if not (out / target).exists()}
+    classes = Classes.numbered(n_classes) if raw else Classes.read(folder.classes, n_classes)
+    masks = first_does(lambda: PngWriter(out, classes))  # it writes classes.json
+    if resume:  # asked by one process, before any of them writes
+        targets = first_does(lambda: {path: target for path, target in targets.items() if not (out / target).exists()})
     left_out: list[tuple[str, str]] = []
     with progress(console or Console(quiet=True), "predicting", len(targets)) as advance:
-        for path, target in targets.items():
+        for path, target in share(list(targets.items())):
             try:
                 image = read_image(path, max_pixels=predictor.settings.data.max_pixels)
             except ImageError as error:
@@ -82,10 +92,11 @@ def predict(
                     write_confidence(out / "confidence" / target, prediction.confidence)
                 # last: `resume` takes it as the sign that all is there
                 masks.add(path, target, prediction.clusters if confidence else predictor.clusters(image))
-            advance(1)
-    return left_out
+            advance(world_size())
+    return list(itertools.chain(*gather(left_out)))
 
 
+@process_errors()
 def evaluate(
     run: Path,
     data: Path,
@@ -138,7 +149,7 @@ def evaluate(
         raise SettingsError(f"merged joins clusters of the run, which {other} does not use; leave one of them out")
     console = console or Console(quiet=True)
     folder = RunFolder.open(run)
-    predictor = Predictor.load(folder, device=device)
+    predictor = Predictor.load(folder, device=own_device(device))
     labelled = open_labelled(data, split, data_set)
     console.print(f"evaluating on {labelled}", highlight=False)
     settings, space = predictor.settings, labelled.space
@@ -157,12 +168,14 @@ def evaluate(
         scorer = refined(scorer)
     counts, boundaries = ConfusionCounts(n_rows, space.n_classes), BoundaryCounts(n_rows, space.n_classes)
     with progress(console, "evaluating", len(labelled)) as advance:
-        for index in range(len(labelled)):
+        for index in share(range(len(labelled))):
             image, labels_HW = labelled.read(index, max_pixels=settings.data.max_pixels)
             clusters_HW = survivors_K[best_ids(scorer(image), (labels_HW.shape[0], labels_HW.shape[1]))]
             counts.update(clusters_HW, labels_HW)
             boundaries.update(clusters_HW, labels_HW)
-            advance(1)
+            advance(world_size())
+    of_all = zip(*gather((counts, boundaries)), strict=True)
+    counts, boundaries = (functools.reduce(operator.iadd, parts) for parts in of_all)
     result = score(
         counts.matrix_,
         space.names,
@@ -186,7 +199,8 @@ def evaluate(
             "merged": merged,
         },
     )
-    result.write(run / ("scores.json" if probe is None else f"scores-{probe}.json"))
+    if rank() == 0:
+        result.write(run / ("scores.json" if probe is None else f"scores-{probe}.json"))
     return result
 
 

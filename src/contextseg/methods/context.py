@@ -24,9 +24,10 @@ from torch import Tensor
 from contextseg.clustering.consensus import Consensus
 from contextseg.clustering.kmeans import scores, sum_by_label
 from contextseg.clustering.sampling import points_per_image, sample_cells
+from contextseg.collectives import all_sum, gather_stream
 from contextseg.guidance.holistic import holistic_vectors, labels_at
 from contextseg.methods.method import Method, TrainingImages
-from contextseg.models.backbone import Backbone
+from contextseg.models.backbone import N_DEEP, Backbone
 from contextseg.models.context import ContextEmbedding, deep_features
 from contextseg.randomness import keyed_rng
 from contextseg.settings import Settings
@@ -110,16 +111,16 @@ class Context(Method):
             logits = [own_NK + say_NK for own_NK in logits]
         labels = [own_NK.argmax(1) for own_NK in logits]
         for label_N in labels:
-            self.use_K += torch.bincount(label_N, minlength=len(self.use_K))
+            self.use_K += all_sum(torch.bincount(label_N, minlength=len(self.use_K)))
         return labels
 
     @torch.no_grad()
     def _move_centers(self, points_ND: Tensor, labels_N: Tensor) -> None:
         """Move each centre towards the mean of its points, the more of them the further; unit length is kept."""
         n_clusters = len(self.centers_KD)
-        counts_K = torch.bincount(labels_N, minlength=n_clusters).float()
-        means_KD = sum_by_label(points_ND, labels_N, n_clusters) / counts_K.clamp(min=1)[:, None]
-        even = len(points_ND) / n_clusters
+        counts_K = all_sum(torch.bincount(labels_N, minlength=n_clusters).float())
+        means_KD = all_sum(sum_by_label(points_ND, labels_N, n_clusters)) / counts_K.clamp(min=1)[:, None]
+        even = counts_K.sum() / n_clusters
         rate_K = (1 - self.settings.context.center_momentum) * counts_K / (counts_K + even / 4)
         self.centers_KD.copy_(F.normalize(torch.lerp(self.centers_KD, means_KD, rate_K[:, None]), dim=1))
 
@@ -129,20 +130,19 @@ class Context(Method):
 
     def _start_projection(self, images: TrainingImages) -> None:
         """Let the decoder begin as the leading axes of what the backbone says of the images."""
-        backbone, n_cells = self.embedding.backbone, 0
-        sum_C = products_CC = torch.zeros((), dtype=torch.float64)
+        backbone = self.embedding.backbone
+        n_products = 1 + sum(backbone.channels[-N_DEEP:])  # a 1 stands before the features, for their number and sum
+        moments = torch.zeros(n_products, n_products, dtype=torch.float64)
         for _, pixels_B3HW, _ in images.whole(_START_IMAGES):
             deep_NC = deep_features(backbone(pixels_B3HW)).movedim(1, -1).flatten(0, -2).double()
-            n_cells += len(deep_NC)
-            sum_C = sum_C + deep_NC.sum(0).cpu()
-            products_CC = products_CC + (deep_NC.T @ deep_NC).cpu()
-        if (
-            self._teacher_is_student()
-        ):  # the small axes of random weights are noise, and what places share steadies them
-            self.embedding.start_from(torch.zeros_like(sum_C), products_CC / n_cells, whitening=0)
+            with_one = F.pad(deep_NC, (1, 0), value=1)
+            moments += (with_one.T @ with_one).cpu()
+        moments = all_sum(moments)
+        mean_C, products_CC = moments[0, 1:] / moments[0, 0], moments[1:, 1:] / moments[0, 0]
+        if self._teacher_is_student():  # small axes of random weights are noise, and what places share steadies them
+            self.embedding.start_from(torch.zeros_like(mean_C), products_CC, whitening=0)
         else:
-            mean_C = sum_C / n_cells
-            self.embedding.start_from(mean_C, products_CC / n_cells - mean_C.outer(mean_C), whitening=_WHITENING)
+            self.embedding.start_from(mean_C, products_CC - mean_C.outer(mean_C), whitening=_WHITENING)
 
     def _group_places(self, epoch: int, images: TrainingImages) -> None:
         """Give each place its holistic label, and each centre the mean embedding of the cells of one label."""
@@ -154,15 +154,17 @@ class Context(Method):
 
         some = list(vectors(images.whole(_START_IMAGES)))
         classes = self._classes(self._sampled(epoch, some, images.n_images))
+        self.holistic_ngg.zero_()
         for vectors_BEgg, indices in chain(some, vectors(images.whole(after=_START_IMAGES))):
             labels_N = classes.predict(vectors_BEgg.movedim(1, -1).flatten(0, -2))
             self.holistic_ngg[indices] = labels_N.view(-1, *vectors_BEgg.shape[-2:]).to(self.holistic_ngg.dtype)
+        self.holistic_ngg.copy_(all_sum(self.holistic_ngg))  # each process has labelled its images, 0 stands elsewhere
         sums_KD = torch.zeros_like(self.centers_KD)
         for indices, pixels_B3HW, coordinates in images.whole(_START_IMAGES):
             points_ND = self.embedding(pixels_B3HW, coordinates).movedim(1, -1).flatten(0, -2)
             cells_N = labels_at(self.holistic_ngg, indices, coordinates).flatten()
             sums_KD += sum_by_label(points_ND, cells_N, len(sums_KD))
-        self.centers_KD.copy_(F.normalize(sums_KD, dim=1))
+        self.centers_KD.copy_(F.normalize(all_sum(sums_KD), dim=1))
         if guidance.shuffled:
             order = keyed_rng(self.settings.seed, "shuffled labels", epoch).permutation(self.holistic_ngg.numel())
             self.holistic_ngg.copy_(self.holistic_ngg.flatten()[torch.from_numpy(order)].view_as(self.holistic_ngg))
@@ -185,10 +187,11 @@ class Context(Method):
         ).fit(points_ND)
 
     def _sampled(self, epoch: int, maps: Iterable[tuple[Tensor, list[int]]], n_images: int) -> Tensor:
-        """Return a sample of the vectors of some images, (N, D)."""
+        """Return a sample of the vectors of some images, (N, D), the same in all processes."""
         key = (self.settings.seed, "start", epoch)
         per_image = points_per_image(_START_POINTS, min(_START_IMAGES, n_images))
-        return torch.cat([sample_cells(map_BEhw, indices, key, per_image) for map_BEhw, indices in maps])
+        samples = (sample_cells(map_BEhw, indices, key, per_image) for map_BEhw, indices in maps)
+        return torch.cat(list(gather_stream(samples)))
 
 
 def _cross_entropy(logits: list[Tensor], labels: list[Tensor]) -> Tensor:

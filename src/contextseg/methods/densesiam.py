@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from contextseg.collectives import all_sum
 from contextseg.methods.method import Method, TrainingImages
 from contextseg.methods.picie import head_weights
 from contextseg.models.backbone import Backbone
@@ -66,7 +67,7 @@ class DenseSiam(Method):
         features = batch.maps(self.embedding.features)
         scores = [self.embedding.head(view).float() for view in features]
         for scores_BKhw in scores:
-            self.use_K += torch.bincount(scores_BKhw.argmax(1).flatten(), minlength=len(self.use_K))
+            self.use_K += all_sum(torch.bincount(scores_BKhw.argmax(1).flatten(), minlength=len(self.use_K)))
         auxiliary = [self.auxiliary_projector(view).float() for view in features]
         regions = [self.region_projector(region_vectors(*view)).float() for view in zip(features, scores, strict=True)]
         own = self.settings.densesiam

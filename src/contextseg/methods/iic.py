@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from contextseg.collectives import all_sum
 from contextseg.methods.method import Method, TrainingImages
 from contextseg.models.backbone import Backbone
 from contextseg.models.embedding import ClusterScores, PixelFeatures
@@ -53,7 +54,8 @@ class Iic(Method):
         with torch.autocast(features[0].device.type, enabled=False):  # half precision rounds small probabilities away
             main, auxiliary = ([head(view) for view in features] for head in (self.embedding.head, self.auxiliary))
             for probabilities_BKhw in main:
-                self.use_K += torch.bincount(probabilities_BKhw.argmax(1).flatten(), minlength=len(self.use_K))
+                labels_N = probabilities_BKhw.argmax(1).flatten()
+                self.use_K += all_sum(torch.bincount(labels_N, minlength=len(self.use_K)))
             displacement = self.settings.iic.displacement
             of_main, of_auxiliary = (
                 -mutual_information(first, second, displacement) for first, second in (main, auxiliary)

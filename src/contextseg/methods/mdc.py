@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from contextseg.clustering.kmeans import KMeans
 from contextseg.clustering.sampling import points_per_image, sample_cells
+from contextseg.collectives import all_sum, gather_rows
 from contextseg.methods.method import Method, TrainingImages
 from contextseg.models.backbone import Backbone
 from contextseg.models.embedding import PixelEmbedding
@@ -57,7 +58,7 @@ class Mdc(Method):
         kmeans = KMeans(settings.n_classes, seed=settings.seed + epoch, **settings.clustering.model_dump())
         self.centers_KD.copy_(
             kmeans.fit(
-                sample_cells(self._embed(batch), batch.indices, (settings.seed, "cells", epoch), per_image)
+                gather_rows(sample_cells(self._embed(batch), batch.indices, (settings.seed, "cells", epoch), per_image))
                 for batch in images.batches(epoch)
             ).centers_
         )
@@ -72,7 +73,7 @@ class Mdc(Method):
         points_ND = self._embed(batch).movedim(1, -1).flatten(0, -2)
         with torch.autocast(points_ND.device.type, enabled=False):  # half precision does not tell near centres apart
             labels_N = (points_ND @ self.centers_KD.T).argmax(1)
-            self.use_K += torch.bincount(labels_N, minlength=len(self.use_K))
+            self.use_K += all_sum(torch.bincount(labels_N, minlength=len(self.use_K)))
             return {"loss": F.cross_entropy(self.classifier(points_ND), labels_N)}
 
     def cluster_use(self) -> Tensor:

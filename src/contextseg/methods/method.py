@@ -13,10 +13,10 @@ from contextseg.views.siamese import SiameseBatch
 
 
 class TrainingImages(Protocol):
-    """The images of a run, as a method may look at them between epochs.
+    """The images of a run, as a method may look at them between epochs: of several processes, each sees its share.
 
     Attributes:
-        n_images: how many there are.
+        n_images: how many there are, in all.
     """
 
     n_images: int
@@ -26,6 +26,8 @@ class TrainingImages(Protocol):
 
     def whole(self, first: int | None = None, *, after: int = 0) -> Iterator[tuple[list[int], Tensor, Tensor]]:
         """Yield indices, images (B, 3, H, W) and coordinates (B, 2, H / 4, W / 4) of images, not augmented.
+
+        Processes may get a different number of batches, so nothing in between may wait for the others.
 
         Args:
             first: only so many images, in an order drawn at random once for the run; all by default.
@@ -64,14 +66,17 @@ class Method(nn.Module):
         return torch.optim.Adam(self.parameters(), lr=self.settings.training.learning_rate)
 
     def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
-        """Prepare an epoch; gradients are off."""
+        """Prepare an epoch; gradients are off. It must leave all processes in the same state."""
 
     def partners(self, indices: list[int], epoch: int) -> list[int]:
         """Return another image to be shown beside each of these in a step of an epoch; none by default."""
         return []
 
     def forward(self, batch: SiameseBatch) -> dict[str, Tensor]:
-        """Return the parts of the loss of one step; ``"loss"`` is the one that is differentiated."""
+        """Return the parts of the loss of one step; ``"loss"`` is the one that is differentiated.
+
+        Of several processes, each has its share of the batch, and the mean of their losses is that of the batch.
+        """
         raise NotImplementedError(f"{type(self).__name__} is not trained")
 
     def cluster_use(self) -> Tensor:

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from contextseg.clustering.kmeans import KMeans
 from contextseg.clustering.sampling import points_per_image, sample_cells
+from contextseg.collectives import all_sum, gather_rows, world_size
 from contextseg.methods.method import Method, TrainingImages
 from contextseg.models.backbone import Backbone
 from contextseg.models.embedding import PixelEmbedding
@@ -65,7 +66,7 @@ class Picie(Method):
         for batch in images.batches(epoch):
             for view, embedded_BDhw in enumerate(batch.embed(self.embedding)):
                 key = (settings.seed, f"cells-{view}", epoch)
-                points = sample_cells(embedded_BDhw, batch.indices, key, per_image)
+                points = gather_rows(sample_cells(embedded_BDhw, batch.indices, key, per_image))
                 for clusters in kmeans[view]:
                     clusters.observe(points)
         for view, heads in enumerate(kmeans):
@@ -87,7 +88,7 @@ class Picie(Method):
             for head_VKD in centers
         ]
         for own in labels[0]:
-            self.use_K += torch.bincount(own, minlength=len(self.use_K))
+            self.use_K += all_sum(torch.bincount(own, minlength=len(self.use_K)))
         of_heads = [self._head_losses(points, *head) for head in zip(labels, centers, weights, strict=True)]
         within, cross = points[0].new_tensor(head_weights(self.heads)) @ torch.stack(of_heads)
         return {"loss": (within + cross) / 2, "within": within.detach(), "cross": cross.detach()}
@@ -103,7 +104,10 @@ class Picie(Method):
 
         def cross_entropy(own_ND: Tensor, target: int) -> Tensor:
             logits = own_ND @ centers_VKD[target].T / self.settings.picie.temperature
-            return F.cross_entropy(logits, labels[target], weight=weights_VK[target])
+            weight = weights_VK[target][labels[target]].sum()
+            # so that the plain mean of the processes' losses is the weighted mean over the pixels of all of them
+            share = weight * world_size() / all_sum(weight)
+            return F.cross_entropy(logits, labels[target], weight=weights_VK[target]) * share
 
         (same_1, cross_1), (cross_2, same_2) = ([cross_entropy(own, target) for target in range(2)] for own in points)
         return torch.stack([(same_1 + same_2) / 2, (cross_1 + cross_2) / 2])

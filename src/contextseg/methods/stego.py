@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from contextseg.collectives import all_sum
 from contextseg.conventions import STRIDE_PX
 from contextseg.methods.method import Method, TrainingImages
 from contextseg.models.backbone import Backbone
@@ -114,7 +115,7 @@ class Stego(Method):
             pooled_nC = torch.zeros(images.n_images, self.embedding.channels, device=self.use_K.device)
             for indices, pixels_B3HW, _ in images.whole():
                 pooled_nC[indices] = unit_features(self.embedding.frozen_maps(pixels_B3HW)).mean((2, 3))
-            self.nearest_nk.copy_(nearest(pooled_nC, self.nearest_nk.shape[1]))
+            self.nearest_nk.copy_(nearest(all_sum(pooled_nC), self.nearest_nk.shape[1]))
 
     def partners(self, indices: list[int], epoch: int) -> list[int]:
         """Return one of the nearest images of each."""
@@ -167,7 +168,7 @@ class Stego(Method):
         """Return minus the mean cosine of the cells with the nearest centre."""
         centers_KD = F.normalize(self.probe_KD, dim=1)
         best, labels = torch.einsum("bdgr,kd->bkgr", F.normalize(codes_BDgr, dim=1), centers_KD).max(1)
-        self.use_K += torch.bincount(labels.flatten(), minlength=len(self.use_K))
+        self.use_K += all_sum(torch.bincount(labels.flatten(), minlength=len(self.use_K)))
         return -best.mean()
 
 

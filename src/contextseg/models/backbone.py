@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from contextseg.conventions import SIZE_MULTIPLE_PX
 from contextseg.errors import SettingsError, WeightsError
@@ -59,7 +60,7 @@ class Backbone(nn.Module):
         self.net.prune_intermediate_layers(list(self._indices), prune_norm=False, prune_head=True)
         if settings.weights is not None and load_start:
             load_weights(self.net, settings.weights)
-        self.frozen = settings.frozen
+        self.frozen, self._batch_norm_frozen = settings.frozen, settings.batch_norm == "frozen"
         if self.frozen:
             self.requires_grad_(False)
         normalisation = self.net.pretrained_cfg
@@ -68,8 +69,13 @@ class Backbone(nn.Module):
             self.register_buffer(name, values.view(1, 3, 1, 1), persistent=False)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; a frozen network stays in evaluation mode, which keeps its batch-norm statistics."""
-        return super().train(mode and not self.frozen)
+        """Set the mode; what is frozen, the network or its batch-norm alone, stays in evaluation mode."""
+        super().train(mode and not self.frozen)
+        if self._batch_norm_frozen:
+            for layer in self.modules():
+                if isinstance(layer, _BatchNorm):
+                    layer.eval()
+        return self
 
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:
         """Return the feature maps.

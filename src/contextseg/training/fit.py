@@ -19,6 +19,7 @@ from torch import Tensor
 import contextseg
 from contextseg.classes import Classes
 from contextseg.clustering.sampling import points_per_image, sample_cells
+from contextseg.collectives import first_does, gather_stream, rank, world_size
 from contextseg.conventions import SIZE_MULTIPLE_PX
 from contextseg.data.cache import ImageCache
 from contextseg.data.images import list_images
@@ -35,16 +36,18 @@ from contextseg.training.images import SiameseSource, to_tensor, whole_images
 from contextseg.training.loop import train
 from contextseg.training.precision import choose_precision
 from contextseg.training.pretraining import pretrain_backbone
+from contextseg.training.processes import process_errors, start_fabric
 from contextseg.training.progress import progress
 
 _INPUT_SAMPLE = 16  # images whose activations are compared with the weights' batch-norm statistics
 _SHOWN = 10  # files left out that are named on the screen; meta.json has them all
 
 
+@process_errors()
 def fit(
     images: Path, out: Path, settings: Settings, *, resume: bool = False, console: Console | None = None
 ) -> RunFolder:
-    """Learn classes from unlabelled images.
+    """Learn classes from unlabelled images; where torchrun has started several processes, in all of them together.
 
     Args:
         images: a folder that is searched for images with its subfolders, or one image. No label is read.
@@ -62,9 +65,11 @@ def fit(
         RunError: `out` is not fit for this.
         WeightsError: the starting weights do not fit the network.
         LibraryError: the run starts with pre-training, and lightly is not installed.
+        SettingsError: several processes cannot train with these settings.
+        ProcessError: of several processes, another has ended or does not answer.
     """
     console, fabric = console or Console(quiet=True), _fabric(settings)
-    run, cache, settings, meta = _prepared(images, out, settings, resume, console)
+    run, cache, settings, meta = first_does(lambda: _prepared(images, out, settings, resume, console))
     began, start = time.perf_counter(), settings
     if settings.start == "pretrain":
         pretrained = pretrain_backbone(fabric, cache, settings, RunFolder(run.path / "pretraining"), console)
@@ -75,13 +80,15 @@ def fit(
     if method.trained:
         train(fabric, method, SiameseSource(cache, settings, fabric.device), settings, run, console)
     centers = final_clusters(fabric, method, cache, settings, console)
-    write_atomically(run.weights, save({**_contiguous(method.embedding), "centers": centers.cpu().contiguous()}))
-    Classes.numbered(settings.n_classes).write(run.classes)
-    run.write_json("meta.json", meta | {"train_s": time.perf_counter() - began, "peak_memory_mib": peak_memory_mib()})
-    cache.delete()
+    if rank() == 0:
+        measured = {"n_processes": world_size(), "train_s": time.perf_counter() - began}
+        _write(run, method, centers, meta | measured | {"peak_memory_mib": peak_memory_mib()})
+        cache.delete()
+    fabric.barrier()
     return run
 
 
+@process_errors()
 def pretrain(
     images: Path, out: Path, settings: Settings, *, resume: bool = False, console: Console | None = None
 ) -> Path:
@@ -103,13 +110,19 @@ def pretrain(
         RunError: `out` is there already, or is not such a file.
         TrainingError: fewer than two usable images, or training cannot go on.
         LibraryError: lightly is not installed.
+        SettingsError: several processes cannot train with these settings.
+        ProcessError: of several processes, another has ended or does not answer.
     """
     if out.exists() or out.suffix != ".safetensors":
         raise RunError(f"{out}: must be the name of a new file that ends in .safetensors")
     console, fabric = console or Console(quiet=True), _fabric(settings)
-    run, cache, settings, _ = _prepared(images, out.with_suffix(".pretraining"), settings, resume, console)
-    os.replace(pretrain_backbone(fabric, cache, settings, run, console), out)
-    cache.delete()
+    folder = out.with_suffix(".pretraining")
+    run, cache, settings, _ = first_does(lambda: _prepared(images, folder, settings, resume, console))
+    weights = pretrain_backbone(fabric, cache, settings, run, console)
+    if rank() == 0:
+        os.replace(weights, out)
+        cache.delete()
+    fabric.barrier()
     return out
 
 
@@ -117,8 +130,7 @@ def _fabric(settings: Settings) -> Fabric:
     accelerator = settings.training.accelerator
     if accelerator == "auto":  # Fabric's own "auto" would take mps, which lacks the float64 of the k-means sums
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = choose_precision(settings.training.precision, torch.device(accelerator))
-    return Fabric(accelerator=accelerator, devices=1, precision=precision)
+    return start_fabric(accelerator, choose_precision(settings.training.precision, torch.device(accelerator)))
 
 
 def _prepared(
@@ -158,6 +170,8 @@ def _prepared(
 def final_clusters(fabric: Fabric, method: Method, cache: ImageCache, settings: Settings, console: Console) -> Tensor:
     """Return the clusters that a method reports: of a fresh clustering of the whole images, or those it has learnt.
 
+    Each process embeds its share of the images; the points that are drawn from them go to all, in one process's order.
+
     Returns:
         (K, D) float32 centres.
     """
@@ -169,20 +183,24 @@ def final_clusters(fabric: Fabric, method: Method, cache: ImageCache, settings: 
             with torch.no_grad(), fabric.autocast():
                 embedded = method.embedding(images, coordinates)
             yield sample_cells(embedded, indices, (settings.seed, "final cells", 0), per_image)
-            advance(len(indices))
+            advance(len(indices) * world_size())
 
     with progress(console, "final clusters", len(cache)) as advance:
-        return method.final_centers(points(advance))
+        return method.final_centers(gather_stream(points(advance)))
+
+
+def _write(run: RunFolder, method: Method, centers: Tensor, meta: dict[str, Any]) -> None:
+    """Write what makes a run a finished one."""
+    network = {f"embedding.{name}": value.cpu().contiguous() for name, value in method.embedding.state_dict().items()}
+    write_atomically(run.weights, save({**network, "centers": centers.cpu().contiguous()}))
+    Classes.numbered(len(centers)).write(run.classes)
+    run.write_json("meta.json", meta)
 
 
 def peak_memory_mib() -> float:
     """Return the most memory that this process has held, in MiB."""
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-def _contiguous(embedding: torch.nn.Module) -> dict[str, Tensor]:
-    return {f"embedding.{name}": value.cpu().contiguous() for name, value in embedding.state_dict().items()}
 
 
 def _meta(cache: ImageCache, settings: Settings) -> dict[str, Any]:

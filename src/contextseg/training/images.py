@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contextseg.collectives import rank, share, world_size
 from contextseg.conventions import STRIDE_PX
 from contextseg.data.cache import ImageCache
+from contextseg.errors import SettingsError
 from contextseg.randomness import keyed_rng
 from contextseg.settings import Settings
 from contextseg.views.geometry import whole_coordinates
@@ -22,12 +24,20 @@ class SiameseSource:
 
     Each image comes once an epoch, in an order drawn for the epoch. What does not fill a batch at the end is left to
     the next epoch's order, since a batch of another size would give batch-norm other statistics; a set smaller than a
-    batch is one batch.
+    batch is one batch. Of several processes each has an equal share of every batch.
 
     Args:
         cache: the decoded images.
         settings: of the run.
         device: where the views are computed.
+
+    Attributes:
+        batch_size: images per step, of all processes together.
+        n_steps: in an epoch.
+        n_images: of the run.
+
+    Raises:
+        SettingsError: the batch cannot be shared evenly, so that the mean of the processes' gradients is the batch's.
     """
 
     def __init__(self, cache: ImageCache, settings: Settings, device: torch.device) -> None:
@@ -37,6 +47,12 @@ class SiameseSource:
         self.batch_size = min(settings.training.batch_size, len(cache))
         self.n_steps = len(cache) // self.batch_size
         self.n_images = len(cache)
+        if self.batch_size % world_size():
+            fit = max(1, self.batch_size // world_size()) * world_size()
+            raise SettingsError(
+                f"training.batch_size: a batch of {self.batch_size} images cannot be shared evenly by {world_size()} "
+                f"processes; give training.batch_size={fit}, or another multiple of {world_size()}"
+            )
 
     def whole(self, first: int | None = None, *, after: int = 0) -> Iterator[tuple[list[int], Tensor, Tensor]]:
         """Yield images as `whole_images` does: those from `after` to `first`, in an order drawn at random."""
@@ -44,10 +60,11 @@ class SiameseSource:
         return whole_images(self.cache, self.device, set(order[after:first].tolist()))
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[SiameseBatch]:
-        """Yield the batches of an epoch from a step on; the same ones at every call."""
+        """Yield this process's shares of the batches of an epoch from a step on; the same ones at every call."""
         order = keyed_rng(self.settings.seed, "order", epoch).permutation(len(self.cache))
         for step in range(first_step, self.n_steps):
-            yield self.views(order[step * self.batch_size : (step + 1) * self.batch_size].tolist(), epoch)
+            indices = order[step * self.batch_size : (step + 1) * self.batch_size].tolist()
+            yield self.views(list(share(indices)), epoch)
 
     def views(self, indices: list[int], epoch: int) -> SiameseBatch:
         """Return the views of these images in an epoch."""
@@ -60,17 +77,22 @@ def whole_images(
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Yield all images once, or those that are chosen, in batches of one size.
 
+    Several processes take the batches in turn, so that rounds of one batch of each keep the order of one process; the
+    last may have a batch fewer than the first.
+
     Yields:
         indices, float32 RGB in 0-1 (B, 3, H, W), and the coordinates of their cells (B, 2, H / 4, W / 4).
     """
+    batches: list[list[int]] = []
     for (height, width), of_one_shape in cache.by_shape().items():
         indices = [index for index in of_one_shape if chosen is None or index in chosen]
-        cells = whole_coordinates(height // STRIDE_PX, width // STRIDE_PX).to(device)
         batch_size = max(1, (_CPU_PIXELS if device.type == "cpu" else _PIXELS) // (height * width))
-        for start in range(0, len(indices), batch_size):
-            batch = indices[start : start + batch_size]
-            images = torch.stack([to_tensor(cache[index], device) for index in batch]).float() / 255
-            yield batch, images.contiguous(memory_format=torch.channels_last), cells.expand(len(batch), -1, -1, -1)
+        batches += [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+    for batch in batches[rank() :: world_size()]:
+        images = torch.stack([to_tensor(cache[index], device) for index in batch]).float() / 255
+        height, width = (side // STRIDE_PX for side in images.shape[-2:])
+        cells = whole_coordinates(height, width).to(device)
+        yield batch, images.contiguous(memory_format=torch.channels_last), cells.expand(len(batch), -1, -1, -1)
 
 
 def to_tensor(image_HW3: np.ndarray, device: torch.device) -> Tensor:

@@ -1,5 +1,6 @@
 """The training loop: one, for every method, in sight."""
 
+import itertools
 import math
 import signal
 import threading
@@ -13,11 +14,13 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import Tensor
 
+from contextseg.collectives import all_sum, any_of_all, first_does, follow_first, gather, rank, world_size
 from contextseg.errors import TrainingError
 from contextseg.methods.method import Method
 from contextseg.randomness import keyed_rng
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
+from contextseg.training.batch_norm import synchronise_batch_norm
 from contextseg.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from contextseg.training.images import SiameseSource
 from contextseg.training.progress import Advance, progress
@@ -45,7 +48,7 @@ def train(
     """Train a method, from the run's checkpoint where there is one.
 
     Args:
-        fabric: device and precision.
+        fabric: device, precision and processes.
         method: what is trained, in place.
         source: the images.
         settings: of the run.
@@ -55,17 +58,22 @@ def train(
     Raises:
         TrainingError: the loss is not finite, before it reaches the weights.
         InterruptedRunError: Ctrl-C or SIGTERM; the state has been saved.
+        SettingsError: several processes cannot train it with these settings.
     """
     method.allocate(source.n_images)
+    method.train()
+    synchronise_batch_norm(method, fabric.device)
     optimizer = method.optimizer()
     wrapped, wrapped_optimizer = fabric.setup(method, optimizer)
-    wrapped.mark_forward_method("begin_epoch")
-    at = load_checkpoint(run.checkpoint, method, optimizer) if run.checkpoint.exists() else Position()
-    run.keep_metrics_before(at.epoch, at.step)
-    method.train()
+    resumed = first_does(run.checkpoint.exists)
+    at = load_checkpoint(run.checkpoint, method, optimizer) if resumed else Position()
+    if rank() == 0:
+        run.keep_metrics_before(at.epoch, at.step)
 
     def save(position: Position) -> float:
-        save_checkpoint(run.checkpoint, method, optimizer, position)
+        if rank() == 0:
+            save_checkpoint(run.checkpoint, method, optimizer, position)
+        fabric.barrier()
         return time.perf_counter()
 
     with stop_signals() as stopped:
@@ -74,30 +82,34 @@ def train(
             if at.step == 0:
                 save(at)
                 torch.manual_seed(step_seed(settings.seed, at))
-                with torch.no_grad(), progress(console, f"{title} clustering", source.n_images) as advance:
-                    wrapped.begin_epoch(at.epoch, _Watched(source, stopped, advance))
+                clustering = progress(console, f"{title} clustering", source.n_images)
+                with torch.no_grad(), fabric.autocast(), clustering as advance:
+                    method.begin_epoch(at.epoch, _Watched(source, stopped, advance))
+                follow_first(method.state_dict().values())  # processors differ in how they round
             first_step, began = at.step, time.perf_counter()
             saved = began
             n_trained, done = source.n_steps * source.batch_size, at.step * source.batch_size
             with progress(console, f"{title} training", n_trained, done) as advance:
-                for batch in _until(
-                    stopped, source.batches(at.epoch, at.step), lambda batch: advance(len(batch.indices))
-                ):
+                watched = _Watched(source, stopped, advance)
+                for batch in watched.batches(at.epoch, at.step):
                     if partners := method.partners(batch.indices, at.epoch):
                         batch.partners = source.views(partners, at.epoch)
                     torch.manual_seed(step_seed(settings.seed, at))
                     losses = wrapped(batch)
-                    values = {name: value.detach().item() for name, value in losses.items()}
+                    values = _means(losses)
                     _check_finite(values["loss"], at, [source.cache.names[index] for index in batch.indices])
                     fabric.backward(losses["loss"])
                     wrapped_optimizer.step()
                     wrapped_optimizer.zero_grad()
-                    run.log(epoch=at.epoch, step=at.step, **values)
+                    if rank() == 0:
+                        run.log(epoch=at.epoch, step=at.step, **values)
                     at = Position(at.epoch, at.step + 1, at.loss_sum + values["loss"])
-                    if stopped.is_set() or time.perf_counter() - saved > settings.training.checkpoint_every_s:
+                    due = time.perf_counter() - saved > settings.training.checkpoint_every_s
+                    if any_of_all(due or stopped.is_set()):
                         saved = save(at)
             rate = (at.step - first_step) * source.batch_size / (time.perf_counter() - began)
-            _report_epoch(method, optimizer, at, rate, run, console)
+            if rank() == 0:
+                _report_epoch(method, optimizer, at, rate, run, console)
             at = Position(at.epoch + 1)
         save(at)
 
@@ -121,12 +133,22 @@ def _report_epoch(
 
 
 def step_seed(seed: int, at: Position) -> int:
-    """Return the seed of what the network itself draws (dropout), so that a resumed run draws the same."""
-    return int(keyed_rng(seed, "network", at.epoch, at.step).integers(2**62))
+    """Return the seed of what the network itself draws (dropout), so that a resumed run draws the same.
+
+    Each process has its own, as its images are others.
+    """
+    return int(keyed_rng(seed, "network", at.epoch, at.step).integers(2**62, size=world_size())[rank()])
 
 
-def _check_finite(loss: float, at: Position, names: list[str]) -> None:
+def _means(losses: dict[str, Tensor]) -> dict[str, float]:
+    """Return the parts of the loss of the whole batch."""
+    means = all_sum(torch.stack([value.detach() for value in losses.values()])) / world_size()
+    return dict(zip(losses, means.tolist(), strict=True))
+
+
+def _check_finite(loss: float, at: Position, own_names: list[str]) -> None:
     if not math.isfinite(loss):
+        names = itertools.chain(*gather(own_names))
         raise TrainingError(
             f"the loss is {loss} at epoch {at.epoch}, step {at.step} (images {', '.join(names)}); "
             "it has not touched the weights. Try a lower training.learning_rate, or training.precision=32-true"
@@ -134,7 +156,10 @@ def _check_finite(loss: float, at: Position, names: list[str]) -> None:
 
 
 class _Watched:
-    """The images of a run, while progress is shown and the user may stop the run between two batches."""
+    """The images of a run, while progress is shown and the user may stop the run between two batches.
+
+    Of the batches that all processes train on together, all stop at the same one as soon as any has had the signal.
+    """
 
     def __init__(self, source: SiameseSource, stopped: threading.Event, advance: Advance) -> None:
         self.source = source
@@ -142,21 +167,24 @@ class _Watched:
         self.advance = advance
         self.n_images = source.n_images
 
-    def batches(self, epoch: int) -> Iterator[SiameseBatch]:
-        return _until(self.stopped, self.source.batches(epoch), lambda batch: self.advance(len(batch.indices)))
+    def batches(self, epoch: int, first_step: int = 0) -> Iterator[SiameseBatch]:
+        def stopped() -> bool:
+            return any_of_all(self.stopped.is_set())
+
+        return _until(stopped, self.source.batches(epoch, first_step), lambda: self.advance(self.source.batch_size))
 
     def whole(self, first: int | None = None, *, after: int = 0) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        return _until(self.stopped, self.source.whole(first, after=after), lambda _: None)
+        return _until(self.stopped.is_set, self.source.whole(first, after=after), lambda: None)
 
 
-def _until(stopped: threading.Event, batches: Iterable[Batch], done: Callable[[Batch], None]) -> Iterator[Batch]:
+def _until(stopped: Callable[[], bool], batches: Iterable[Batch], done: Callable[[], None]) -> Iterator[Batch]:
     """Pass batches on and count them, until the user stops the run between two of them."""
     for batch in batches:
-        if stopped.is_set():
+        if stopped():
             break
         yield batch
-        done(batch)
-    if stopped.is_set():
+        done()
+    if stopped():
         raise InterruptedRunError("stopped; the state is saved, and the same command with --resume goes on from here")
 
 

@@ -9,12 +9,13 @@ Shape legend: B images, V = 2 views, C channels, D dimensions, h w places of the
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from contextseg.collectives import all_sum
 from contextseg.extras import import_extra
 from contextseg.methods.method import Method, TrainingImages
 from contextseg.models.backbone import Backbone
@@ -42,7 +43,8 @@ class Objective(Method):
     spreads: Tensor
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(Backbone(settings.backbone.model_copy(update={"frozen": False})), settings)
+        trained = settings.backbone.model_copy(update={"frozen": False, "batch_norm": "batch"})
+        super().__init__(Backbone(trained), settings)
         self.register_buffer("spreads", torch.zeros(2, dtype=torch.float64))  # of the epoch: their sum, their number
 
     def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
@@ -60,7 +62,8 @@ class Objective(Method):
 
     def watch(self, projected_ND: Tensor) -> None:
         """Keep the spread of the projections of a step for `health`."""
-        self.spreads += torch.stack([spread(projected_ND.detach()), torch.ones((), device=projected_ND.device)])
+        own = torch.stack([spread(projected_ND.detach()), torch.ones((), device=projected_ND.device)])
+        self.spreads += all_sum(own)
 
 
 class SimSiam(Objective):
@@ -68,10 +71,7 @@ class SimSiam(Objective):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        heads, losses = (
-            import_extra("lightly.models.modules.heads", "pretrain"),
-            import_extra("lightly.loss", "pretrain"),
-        )
+        heads, losses = _lightly()
         channels, dim = self.embedding.channels[-1], settings.pretraining.dim
         self.projector = heads.SimSiamProjectionHead(channels, dim, dim)
         self.predictor = heads.SimSiamPredictionHead(dim, math.ceil(dim / 4), dim)
@@ -93,14 +93,11 @@ class VicregL(Objective):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        heads, losses = (
-            import_extra("lightly.models.modules.heads", "pretrain"),
-            import_extra("lightly.loss", "pretrain"),
-        )
+        heads, losses = _lightly()
         channels, dim = self.embedding.channels[-1], settings.pretraining.dim
         self.projector = heads.VICRegProjectionHead(channels, dim, dim)
         self.local_projector = heads.VicRegLLocalProjectionHead(channels, dim, dim)
-        self.criterion = losses.VICRegLLoss()
+        self.criterion = losses.VICRegLLoss(gather_distributed=True)
 
     def forward(self, batch: SiameseBatch) -> dict[str, Tensor]:
         """Return the loss, 0 at best."""
@@ -119,6 +116,11 @@ class VicregL(Objective):
 
 
 OBJECTIVES: dict[str, Callable[[Settings], Objective]] = {"vicregl": VicregL, "simsiam": SimSiam}
+
+
+def _lightly() -> tuple[Any, Any]:
+    """Return the library's heads and its losses."""
+    return import_extra("lightly.models.modules.heads", "pretrain"), import_extra("lightly.loss", "pretrain")
 
 
 def spread(vectors_ND: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from safetensors.torch import save
 
+from contextseg.collectives import first_does, rank
 from contextseg.data.cache import ImageCache
 from contextseg.files import write_atomically
 from contextseg.models.input_convention import metadata_of
@@ -23,7 +24,7 @@ def pretrain_backbone(
     """Train a backbone without labels; what has been finished is not done again, what was broken off goes on.
 
     Args:
-        fabric: device and precision.
+        fabric: device, precision and processes.
         cache: the images.
         settings: of the run.
         folder: gets ``metrics.jsonl``, the checkpoint while it is trained, and the weights.
@@ -36,7 +37,7 @@ def pretrain_backbone(
         LibraryError: lightly is not installed.
         TrainingError: training cannot go on, or the user has stopped it.
     """
-    if folder.weights.exists():
+    if first_does(folder.weights.exists):
         return folder.weights
     own = settings.pretraining
     schedule = own.model_dump(include={"epochs", "batch_size", "learning_rate"})
@@ -46,7 +47,7 @@ def pretrain_backbone(
     objective = OBJECTIVES[own.method](settings).to(fabric.device).to(memory_format=torch.channels_last)
     folder.path.mkdir(parents=True, exist_ok=True)
     train(fabric, objective, SiameseSource(cache, settings, fabric.device), settings, folder, console)
-    if fabric.is_global_zero:
+    if rank() == 0:
         start = settings.describe_start(f"{len(cache)} images")
         backbone = objective.embedding
         state = {name: value.cpu().contiguous() for name, value in backbone.net.state_dict().items()}
