@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint format clean
+.PHONY: setup demo test faults fuzz audit minimal newest dist docs lint format clean
 
 setup: $(VENV)/.ready
 
@@ -19,6 +19,38 @@ demo: setup  ## generate scenes, learn their classes without labels, show masks 
 test: setup lint  ## everything that CI checks
 	$(BIN)/python -m pytest
 
+faults: setup  ## kill 60 runs at random places, and tell where; the suite kills a few
+	$(BIN)/python -m pytest tests/faults --kills 60 -rP
+
+fuzz: setup  ## more than 100,000 damaged inputs; the suite looks at a few
+	CONTEXTSEG_INPUTS=7000 $(BIN)/python -m pytest tests/fuzz
+
+audit: setup  ## ask whether what is installed has known weaknesses
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable
+
+minimal newest: setup  ## the tests with the oldest, or the newest, versions that pyproject.toml allows
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv venv --quiet --clear .venv-$@
+	$(BIN)/uv pip install --quiet --python .venv-$@ --resolution $(RESOLUTION_$@) --editable ".[dev]"
+	.venv-$@/bin/python -m pytest
+
+RESOLUTION_minimal := lowest-direct
+RESOLUTION_newest := highest
+
+dist: setup  ## wheel and sdist, and a fit from the wheel in an environment of its own
+	rm -rf dist .venv-dist
+	$(BIN)/python -m pip install --quiet build
+	$(BIN)/python -m build
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/python -m pip install --quiet dist/*.whl
+	cd dist && ../.venv-dist/bin/contextseg --help
+	cd dist && ../.venv-dist/bin/contextseg demo -o demo --images 24
+
+docs: setup  ## the documentation as pages in site/
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	$(BIN)/mkdocs build --strict
+
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -30,4 +62,4 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-minimal $(VENV)-newest $(VENV)-dist demo dist site .mypy_cache .pytest_cache .ruff_cache

@@ -15,6 +15,10 @@ REPOSITORY = Path(__file__).parents[1]
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=6, help="how often tests/faults kills a run; make faults: 60")
+
+
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A labelled set of 12 generated scenes, 64 x 96 pixels."""

@@ -8,10 +8,12 @@ ContextsegError
 ├── RunError         a run folder is missing, incomplete or of another kind
 ├── ClassesError     classes.json, or a change to it, makes no sense
 ├── LibraryError     a library that an extra installs is absent
+├── WriteError       a file cannot be written (a full disk, a read-only folder); an OSError too
 ├── TrainingError    training cannot go on (a loss that is not finite, too few images)
 └── ProcessError     of several processes, one cannot go on, or the others do not answer it
 """
 
+import errno
 from pathlib import Path
 
 
@@ -58,6 +60,25 @@ class ClassesError(ContextsegError):
 
 class LibraryError(ContextsegError):
     """A library that an extra installs is absent."""
+
+
+class WriteError(ContextsegError, OSError):
+    """A file cannot be written; what stood there before is unchanged.
+
+    Args:
+        path: the file or folder.
+        error: what the system said.
+    """
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        reason = "the disk is full" if full else f"{error.strerror or error}"
+        way_out = (
+            "free some space, or choose a folder on another disk" if full else "choose a folder that may be written"
+        )
+        super().__init__(f"{path}: cannot be written: {reason}; {way_out}. A run goes on by fit --resume")
+        self.path = path
+        self.errno = error.errno
 
 
 class TrainingError(ContextsegError):

@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from contextseg.errors import WriteError
 
 
 @contextmanager
@@ -14,7 +16,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     The folder is made if need be, and the content is on the disk before the name is.
 
     Raises:
-        OSError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         yield file
@@ -27,15 +29,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Name a file for the body to write, which takes the place of `path` when the body ends; see `atomic`.
 
     Raises:
-        OSError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # whatever keeps it from being removed has been told above
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Tell what the system refuses while the body writes `path` as a `WriteError`."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(path, error) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from contextseg.data import cache as cache_module
 from contextseg.data.cache import ImageCache
 from contextseg.data.images import list_images, read_for_training
-from contextseg.errors import DataError, SettingsError
+from contextseg.errors import DataError, SettingsError, WriteError
 
 
 @pytest.fixture
@@ -208,16 +208,14 @@ def test_disk_full(root, tmp_path):
     folder = tmp_path / "cache"
     folder.mkdir()
     (folder / ".images.raw.part").symlink_to("/dev/full")
-    with pytest.raises(
-        DataError, match=r"cache: the disk is full, .*; free some space, choose a folder on another disk"
-    ):
+    with pytest.raises(WriteError, match=r"cache/images\.raw: cannot be written: the disk is full; free some space"):
         build(root, folder)
     assert list(folder.iterdir()) == []
 
 
 def test_folder_that_cannot_be_made(root, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="file/cache: the decoded images cannot be stored"):
+    with pytest.raises(WriteError, match="file/cache: cannot be written: Not a directory; choose a folder"):
         build(root, tmp_path / "file" / "cache")
 
 

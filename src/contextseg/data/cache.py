@@ -4,7 +4,6 @@ The cache is a folder with two files: `images.raw`, the (h, w, 3) uint8 arrays o
 `index.json`, which says what they are. The index is written last, so that a cache with an index is complete.
 """
 
-import errno
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from contextseg.conventions import MAX_PIXELS, SIZE_MULTIPLE_PX
 from contextseg.data.images import read_for_training, relative_name
 from contextseg.data.threads import map_ahead
 from contextseg.errors import DataError, ImageError
-from contextseg.files import atomic, write_atomically
+from contextseg.files import atomic, write_atomically, write_errors
 
 _FORMAT_VERSION = 1
 _RAW, _INDEX = "images.raw", "index.json"
@@ -89,7 +88,8 @@ class ImageCache:
             on_progress: called with (files done, files in all) after each file; not when a cache is reused.
 
         Raises:
-            DataError: no image can be used, or the cache cannot be written.
+            DataError: no image can be used.
+            WriteError: the cache cannot be written.
             SettingsError: `shorter_px` is not a multiple of `multiple`.
         """
         names = [relative_name(path, root) for path in paths]
@@ -97,14 +97,11 @@ class ImageCache:
         if (index := _read_index(folder)) is not None and index["fingerprint"] == fingerprint:
             return cls(folder)
         read = partial(read_for_training, shorter_px=shorter_px, multiple=multiple, max_pixels=max_pixels)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with write_errors(folder):
             # Without this, a build killed below would leave the old index beside new pixels.
             (folder / _INDEX).unlink(missing_ok=True)
-            index = _write_raw(folder / _RAW, names, _decoded(paths, read), on_progress)
-            write_atomically(folder / _INDEX, json.dumps({"fingerprint": fingerprint} | index).encode())
-        except OSError as error:
-            raise DataError(_why_not_written(folder, error)) from error
+        index = _write_raw(folder / _RAW, names, _decoded(paths, read), on_progress)
+        write_atomically(folder / _INDEX, json.dumps({"fingerprint": fingerprint} | index).encode())
         return cls(folder)
 
     def __len__(self) -> int:
@@ -195,12 +192,3 @@ def _write_raw(
             reasons = "; ".join(f"{name} {reason}" for name, reason in left_out[:_N_SHOWN])
             raise DataError(f"none of {len(names)} image files can be used: {reasons or 'the list is empty'}")
     return {"names": kept, "shapes": shapes, "left_out": left_out}
-
-
-def _why_not_written(folder: Path, error: OSError) -> str:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return (
-            f"{folder}: the disk is full, so the decoded images cannot be stored; free some space, "
-            "choose a folder on another disk, or lower the image size (an image needs 3 bytes for each pixel)"
-        )
-    return f"{folder}: the decoded images cannot be stored: {error}"

@@ -6,6 +6,7 @@ import platform
 import resource
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -30,7 +32,7 @@ from contextseg.methods import METHODS
 from contextseg.methods.method import Method
 from contextseg.models.input_convention import find_input_convention, is_stated, with_metadata
 from contextseg.randomness import keyed_rng
-from contextseg.run_folder import RunFolder
+from contextseg.run_folder import FORMAT, RunFolder, check_empty
 from contextseg.settings import Settings
 from contextseg.training.images import SiameseSource, to_tensor, whole_images
 from contextseg.training.loop import train
@@ -62,30 +64,32 @@ def fit(
     Raises:
         DataError: there are no images.
         TrainingError: fewer usable images than classes, or training cannot go on.
-        RunError: `out` is not fit for this.
+        RunError: `out` is not fit for this, or another process is training there.
         WeightsError: the starting weights do not fit the network.
         LibraryError: the run starts with pre-training, and lightly is not installed.
         SettingsError: several processes cannot train with these settings.
         ProcessError: of several processes, another has ended or does not answer.
+        WriteError: the run cannot be written; once it can, `resume` goes on.
     """
     console, fabric = console or Console(quiet=True), _fabric(settings)
-    run, cache, settings, meta = first_does(lambda: _prepared(images, out, settings, resume, console))
-    began, start = time.perf_counter(), settings
-    if settings.start == "pretrain":
-        pretrained = pretrain_backbone(fabric, cache, settings, RunFolder(run.path / "pretraining"), console)
-        backbone = settings.backbone.model_copy(update={"weights": pretrained, "pretrained": False})
-        start = settings.model_copy(update={"backbone": backbone})
-    fabric.seed_everything(settings.seed, verbose=False)
-    method = METHODS[settings.method](start).to(fabric.device).to(memory_format=torch.channels_last)
-    if method.trained:
-        train(fabric, method, SiameseSource(cache, settings, fabric.device), settings, run, console)
-    centers = final_clusters(fabric, method, cache, settings, console)
-    if rank() == 0:
-        measured = {"n_processes": world_size(), "train_s": time.perf_counter() - began}
-        _write(run, method, centers, meta | measured | {"peak_memory_mib": peak_memory_mib()})
-        cache.delete()
-    fabric.barrier()
-    return run
+    with ExitStack() as held:
+        run, cache, settings, meta = first_does(lambda: _prepared(images, out, settings, resume, console, held))
+        began, start = time.perf_counter(), settings
+        if settings.start == "pretrain":
+            pretrained = pretrain_backbone(fabric, cache, settings, RunFolder(run.path / "pretraining"), console)
+            backbone = settings.backbone.model_copy(update={"weights": pretrained, "pretrained": False})
+            start = settings.model_copy(update={"backbone": backbone})
+        fabric.seed_everything(settings.seed, verbose=False)
+        method = METHODS[settings.method](start).to(fabric.device).to(memory_format=torch.channels_last)
+        if method.trained:
+            train(fabric, method, SiameseSource(cache, settings, fabric.device), settings, run, console)
+        centers = final_clusters(fabric, method, cache, settings, console)
+        if rank() == 0:
+            measured = {"n_processes": world_size(), "train_s": time.perf_counter() - began}
+            cache.delete()
+            _write(run, method, centers, meta | measured | {"peak_memory_mib": peak_memory_mib()})
+        fabric.barrier()
+        return run
 
 
 @process_errors()
@@ -117,12 +121,13 @@ def pretrain(
         raise RunError(f"{out}: must be the name of a new file that ends in .safetensors")
     console, fabric = console or Console(quiet=True), _fabric(settings)
     folder = out.with_suffix(".pretraining")
-    run, cache, settings, _ = first_does(lambda: _prepared(images, folder, settings, resume, console))
-    weights = pretrain_backbone(fabric, cache, settings, run, console)
-    if rank() == 0:
-        os.replace(weights, out)
-        cache.delete()
-    fabric.barrier()
+    with ExitStack() as held:
+        run, cache, settings, _ = first_does(lambda: _prepared(images, folder, settings, resume, console, held))
+        weights = pretrain_backbone(fabric, cache, settings, run, console)
+        if rank() == 0:
+            os.replace(weights, out)
+            cache.delete()
+        fabric.barrier()
     return out
 
 
@@ -134,16 +139,18 @@ def _fabric(settings: Settings) -> Fabric:
 
 
 def _prepared(
-    images: Path, out: Path, settings: Settings, resume: bool, console: Console
+    images: Path, out: Path, settings: Settings, resume: bool, console: Console, held: ExitStack
 ) -> tuple[RunFolder, ImageCache, Settings, dict[str, Any]]:
-    """Open the run folder, decode the images and complete the settings."""
+    """Open the run folder and lock it for as long as `held`, decode the images and complete the settings."""
     if settings.start == "pretrain":
         import_extra("lightly", "pretrain")  # rather now than after the images have been read
     if resume:
         settings = _with_input_of(out, settings)
-    run = _resumed(out, settings) if resume else None
+    else:
+        check_empty(out)
     paths = list_images(images)
-    run = run or RunFolder.create(out, settings)
+    held.enter_context(RunFolder(out).locked())
+    run = _resumed(out, settings) if resume else RunFolder.create(out, settings)
     with progress(console, "reading images", len(paths)) as advance:
         cache = ImageCache.build(
             paths,
@@ -191,10 +198,12 @@ def final_clusters(fabric: Fabric, method: Method, cache: ImageCache, settings: 
 
 def _write(run: RunFolder, method: Method, centers: Tensor, meta: dict[str, Any]) -> None:
     """Write what makes a run a finished one."""
-    network = {f"embedding.{name}": value.cpu().contiguous() for name, value in method.embedding.state_dict().items()}
-    write_atomically(run.weights, save({**network, "centers": centers.cpu().contiguous()}))
     Classes.numbered(len(centers)).write(run.classes)
     run.write_json("meta.json", meta)
+    # last, since a run that has them is finished
+    network = {f"embedding.{name}": value.cpu().contiguous() for name, value in method.embedding.state_dict().items()}
+    learnt = {**network, "centers": centers.cpu().contiguous()}
+    write_atomically(run.weights, save(learnt, {"epochs": str(method.settings.training.epochs)}))
 
 
 def peak_memory_mib() -> float:
@@ -206,6 +215,7 @@ def peak_memory_mib() -> float:
 def _meta(cache: ImageCache, settings: Settings) -> dict[str, Any]:
     packages = ("torch", "timm", "kornia", "lightning-fabric")
     return {
+        "format": FORMAT,
         "contextseg": contextseg.__version__,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
         "method": settings.method,
@@ -254,7 +264,7 @@ def _with_input_of(out: Path, settings: Settings) -> Settings:
 
 
 def _same_data(run: RunFolder, meta: dict[str, Any]) -> None:
-    if run.checkpoint.exists() and (before := run.read_json("meta.json")["data"]) != meta["data"]:
+    if run.checkpoint.exists() and (before := run.meta()["data"]) != meta["data"]:
         raise RunError(
             f"{run.path}: the images have changed since this run began ({before['n_images']} then, "
             f"{meta['data']['n_images']} now, or other contents); start a new run"
@@ -269,10 +279,22 @@ def _resumed(out: Path, settings: Settings) -> RunFolder:
     if before != now:
         changed = ", ".join(sorted(_differences(before, now)))
         raise RunError(f"{out}: the run was started with other settings ({changed}); resume with the same ones")
-    if run.weights.exists() and run.settings() == settings:
+    if _is_finished(run, settings.training.epochs):
         raise RunError(f"{out}: this run is finished; give more epochs or a new folder")
     run.write_settings(settings)
     return run
+
+
+def _is_finished(run: RunFolder, epochs: int) -> bool:
+    """Return whether the weights are of the last epoch: while a run goes on for more epochs, its earlier ones stay."""
+    if not run.weights.exists():
+        return False
+    try:
+        with safe_open(run.weights, framework="pt") as file:
+            trained = (file.metadata() or {}).get("epochs", run.settings().training.epochs)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{run.weights}: is damaged: {error}; delete it, and --resume makes it again") from error
+    return int(trained) >= epochs
 
 
 def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
