@@ -104,8 +104,10 @@ class Predictor:
         try:
             stored = load_file(run.weights)
             centers = stored.pop("centers")
+            if centers.ndim != 2 or len(centers) != settings.n_classes or not centers.isfinite().all():
+                raise ValueError(f"centers are {tuple(centers.shape)}, expected {settings.n_classes} finite rows")
             method.embedding.load_state_dict({name.removeprefix("embedding."): value for name, value in stored.items()})
-        except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+        except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
             raise RunError(f"{run.weights}: does not hold the network of this run: {error}") from error
         return cls(method, centers, settings, **options)
 

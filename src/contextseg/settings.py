@@ -5,12 +5,13 @@ only when that method is chosen, so that no setting is silently without effect.
 """
 
 import difflib
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from contextseg.conventions import MAX_PIXELS, SIZE_MULTIPLE_PX, STRIDE_PX
 from contextseg.errors import SettingsError
@@ -85,7 +86,7 @@ class BackboneSettings(Section):
     start: str | None = Field(
         None, description="what the weights were trained on, in words, for the tables: 'ImageNet, supervised'"
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of timm.create_model")
+    options: dict[str, JsonValue] = Field(default_factory=dict, description="further arguments of timm.create_model")
     frozen: bool = Field(False, description="keep its weights as they start; only what lies on top is learnt")
     batch_norm: Literal["batch", "frozen"] = Field(
         "batch",
@@ -415,8 +416,8 @@ def load_settings(path: Path) -> dict[str, Any]:
         SettingsError: the file is missing or does not hold a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = _read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, *_YAML_ERRORS) as error:
         raise SettingsError(f"{path}: cannot be read as YAML settings: {error}") from error
     if not isinstance(values, dict):
         raise SettingsError(
@@ -437,11 +438,28 @@ def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
         if not separator or not dotted:
             raise SettingsError(f"--set got '{assignment}', expected key=value such as training.epochs=5")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            value = _read_yaml(text)
+        except _YAML_ERRORS as error:
             raise SettingsError(f"--set {dotted}: the value '{text}' cannot be read: {error}") from error
         _assign(result, dotted.split("."), value)
     return result
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases, by which a short file can stand for more than memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has aliases (*name), which settings do without")
+        return super().compose_node(parent, index)
+
+
+# a date such as 2001-13-01 and an integer of 5000 digits are ValueErrors
+_YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)
 
 
 def _assign(tree: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -465,7 +483,7 @@ def _explain(detail: Any) -> str:
         return f"{dotted}: is missing; give a value such as {dotted}=8"
     if detail["type"] == "value_error":
         return f"{dotted}: {detail['ctx']['error']}" if dotted else str(detail["ctx"]["error"])
-    return f"{dotted}: got {detail['input']!r}; {detail['msg'][0].lower()}{detail['msg'][1:]}"
+    return f"{dotted}: got {reprlib.repr(detail['input'])}; {detail['msg'][0].lower()}{detail['msg'][1:]}"
 
 
 def setting_names(section: type[Section] = Settings, prefix: str = "") -> list[str]:

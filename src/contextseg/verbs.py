@@ -187,7 +187,7 @@ def evaluate(
             "data": space.name,
             "split": labelled.split,
             "method": settings.method,
-            "start": folder.read_json("meta.json")["start"],
+            "start": folder.meta()["start"],
             "backbone": settings.backbone.name,
             "image_px": settings.data.image_px,
             "epochs": settings.training.epochs,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from contextseg.conventions import IGNORE
+from contextseg.conventions import IGNORE, MAX_PIXELS
 from contextseg.data.images import without_pillow_limit
 from contextseg.data.label_space import LabelSpace
 from contextseg.errors import DataError
@@ -65,12 +65,13 @@ def colour(red: int, green: int, blue: int) -> int:
     return _FIRST_COLOUR + (red << 16) + (green << 8) + blue
 
 
-def read_classes(path: Path, code: LabelCode) -> NDArray[np.uint8]:
+def read_classes(path: Path, code: LabelCode, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read a label file as classes.
 
     Args:
         path: a PNG or TIFF.
         code: what its values stand for.
+        max_pixels: a file with more is refused before it is decoded.
 
     Returns:
         (H, W) uint8: class ids, or `IGNORE`.
@@ -78,7 +79,7 @@ def read_classes(path: Path, code: LabelCode) -> NDArray[np.uint8]:
     Raises:
         DataError: the file cannot be read, is no map of ids, or holds a value that stands for no class.
     """
-    values = read_values(path, colours=code.has_colours)
+    values = read_values(path, colours=code.has_colours, max_pixels=max_pixels)
     classes = code.classes(values)
     if (classes == UNKNOWN).any():
         unknown = first_few(map(show_value, code.unknown(values)))
@@ -90,12 +91,13 @@ def read_classes(path: Path, code: LabelCode) -> NDArray[np.uint8]:
     return classes.astype(np.uint8)
 
 
-def read_values(path: Path, *, colours: bool = False) -> NDArray[np.int64]:
+def read_values(path: Path, *, colours: bool = False, max_pixels: int = MAX_PIXELS) -> NDArray[np.int64]:
     """Read the values of a label file as they are stored: palette indices, not the colours that these show.
 
     Args:
         path: a PNG or TIFF.
         colours: whether it may be a colour image, whose values are `colour`.
+        max_pixels: a file with more is refused before it is decoded.
 
     Returns:
         (H, W) int64.
@@ -105,8 +107,14 @@ def read_values(path: Path, *, colours: bool = False) -> NDArray[np.int64]:
     """
     try:
         with without_pillow_limit(), Image.open(path, formats=("PNG", "TIFF")) as image:
+            if image.width * image.height > max_pixels:
+                raise DataError(
+                    f"{path}: the label has {image.width} x {image.height} pixels, more than {max_pixels:,}"
+                )
             mode, step = image.mode, _grey_step(image)
             stored = np.asarray(image)
+    except DataError:
+        raise
     except Exception as error:
         # Decoders raise whatever damaged bytes lead them to; see read_image.
         raise DataError(f"{path}: the label cannot be read: {error}") from error

@@ -96,7 +96,7 @@ class LabelledImages:
 
         Args:
             i: index into `items`.
-            max_pixels: an image with more pixels is refused.
+            max_pixels: an image or a label with more pixels is refused.
 
         Returns:
             (H, W, 3) uint8 RGB, and (H, W) uint8 as from `read_label`.
@@ -105,7 +105,8 @@ class LabelledImages:
             DataError: a file cannot be read, or they are of different sizes.
         """
         item = self.items[i]
-        image, label = read_image(item.image, max_pixels=max_pixels), self.read_label(i)
+        image = read_image(item.image, max_pixels=max_pixels)
+        label = read_classes(item.label, self.code, max_pixels=max_pixels)
         if label.shape != image.shape[:2]:
             raise DataError(
                 f"{item.label}: is {label.shape[1]} x {label.shape[0]} pixels, its image "

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import safetensors
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -49,19 +50,29 @@ def load_checkpoint(path: Path, method: nn.Module, optimizer: torch.optim.Optimi
     if metadata.get("format") != FORMAT:
         raise RunError(f"{path}: is of format {metadata.get('format')}, this version reads {FORMAT}")
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in state.items():
-        kind, _, rest = name.partition("/")
-        if kind == "optimizer":
-            index, _, moment = rest.partition("/")
-            moments.setdefault(int(index), {})[moment] = value
     try:
+        position = TypeAdapter(Position).validate_json(metadata["position"])
+        for name, value in state.items():
+            kind, _, rest = name.partition("/")
+            if kind == "optimizer":
+                index, _, moment = rest.partition("/")
+                moments.setdefault(int(index), {})[moment] = value
         method.load_state_dict(
             {name.removeprefix("method/"): v for name, v in state.items() if name.startswith("method/")}
         )
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    except (RuntimeError, ValueError) as error:
+        _check_moments(optimizer)
+    except (RuntimeError, ValueError, KeyError) as error:
         raise RunError(f"{path}: does not fit the settings of this run: {error}") from error
-    return Position(**json.loads(metadata["position"]))
+    return position
+
+
+def _check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse moments that are not of their parameter's shape; the optimiser itself would find out at its next step."""
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if value.ndim > 0 and value.shape != parameter.shape:
+                raise ValueError(f"{name} is {tuple(value.shape)}, its parameter {tuple(parameter.shape)}")
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
