@@ -39,7 +39,7 @@ def desk(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_commands(page: Path) -> list[list[str]]:
-    """Run the commands of a page as a user would, on a small scale, and return them."""
+    """Run the commands of a page as a user would, on a small scale, and return them; `demo` has tests of its own."""
     lines = [line for block in blocks(page, "sh") for line in block.splitlines() if line.startswith("contextseg ")]
     commands = [shlex.split(line, comments=True)[1:] for line in lines]
     small = {
@@ -47,16 +47,25 @@ def run_commands(page: Path) -> list[list[str]]:
         "pretrain": [*SMALL, "--backbone", "test_resnet", "--epochs", "1", "--set", "pretraining.dim=16"],
         "compare": [*SMALL, "--backbone", "test_resnet", "--epochs", "1", "--seeds", "1"],
     }
-    for arguments in commands:
+    for arguments in (command for command in commands if command[0] != "demo"):
         result = CliRunner().invoke(app, arguments + small.get(arguments[0], []))
         assert result.exit_code == 0, (arguments, result.output)
     return commands
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs/own-images.md"], ids=lambda page: page.name)
-def test_commands_run(desk: Path, page: Path) -> None:
-    assert len(run_commands(page)) >= 2
-    assert (desk / "masks" / "0001.png").exists()
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/own-images.md", "docs/choosing-k.md"])
+def test_commands_run(desk: Path, page: str) -> None:
+    assert len(run_commands(ROOT / page)) >= 2
+    assert list(desk.glob("masks*/0001.png"))
+
+
+def test_commands_of_the_page_on_data_sets_of_ones_own_run(desk: Path) -> None:
+    assert [arguments[0] for arguments in run_commands(ROOT / "docs/add-a-data-set.md")] == [
+        "datasets",
+        "fit",
+        "evaluate",
+    ]
+    assert (desk / "run" / "scores.json").exists()
 
 
 def test_commands_of_the_data_sets_page_run(desk: Path) -> None:
