@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import time
 from collections import Counter
 from functools import partial
@@ -27,15 +28,15 @@ def test_killed_again_and_again(photos: Path, tmp_path: Path, unbroken: RunFolde
     while len(places) < n_kills:
         out = tmp_path / f"run{n_runs}"
         settings = tiny(checkpoint_every_s=(300.0, 1e-9)[n_runs % 2])  # at the start of an epoch, or at each step
-        while True:
+        while not (out / "weights.safetensors").exists():
             by_time = rng.random() < 0.5
             run = start(photos, out, settings, NEVER if by_time else rng.randint(1, n_touches), kill)
             if by_time:
                 run.process.join(rng.uniform(0, duration_s))
                 run.process.kill()
-            if run.end() == 0:
-                break
-            places.append("any time" if by_time else run.touched[-1])
+            if run.end() != 0:
+                assert run.process.exitcode == -signal.SIGKILL
+                places.append("any time" if by_time else run.touched[-1])
         same_run(unbroken, RunFolder.open(out))
         n_runs += 1
     print(f"{len(places)} kills in {n_runs} runs:", dict(Counter(places).most_common()))
