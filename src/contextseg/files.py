@@ -48,6 +48,8 @@ def write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno is None:  # of a library, about what it reads
+            raise
         raise WriteError(path, error) from error
 
 

@@ -245,7 +245,7 @@ def test_an_unknown_option():
 
 
 def test_options_reach_the_network():
-    widths = Backbone(small(options={"channels": (8, 16, 24, 32)})).channels
+    widths = Backbone(small(options={"channels": [8, 16, 24, 32]})).channels
     assert widths != Backbone(small()).channels
 
 

@@ -214,7 +214,7 @@ def test_the_global_context_of_a_vit_is_its_class_token(image: torch.Tensor) -> 
 @torch.no_grad()
 def test_a_swin_takes_images_of_any_size(image: torch.Tensor) -> None:
     """Not a ViT of one stride, but timm has to be told all the same."""
-    options = {"depths": (1, 1, 1, 1), "embed_dim": 8, "num_heads": (1, 1, 2, 2), "window_size": 4}
+    options = {"depths": [1, 1, 1, 1], "embed_dim": 8, "num_heads": [1, 1, 2, 2], "window_size": 4}
     backbone = Backbone(BackboneSettings(name="swin_tiny_patch4_window7_224", options=options)).eval()
     assert backbone.strides == (4, 8, 16, 32)
     assert [level.shape[-2:] for level in backbone(image)] == [(16, 24), (8, 12), (4, 6), (2, 3)]

@@ -164,7 +164,7 @@ def test_resumed_is_unbroken(scenes: Path, tmp_path: Path, monkeypatch: pytest.M
     ]
     assert spreads[0] == spreads[1]
     left = {path.name for path in (tmp_path / "b.pretraining").iterdir()}
-    assert left == {"settings.yaml", "meta.json", "metrics.jsonl"}
+    assert left - {".lock"} == {"settings.yaml", "meta.json", "metrics.jsonl"}
 
 
 CONVNEXT = {"name": "test_convnext"}
