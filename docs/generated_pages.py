@@ -12,7 +12,7 @@ from contextseg.cli import app
 from contextseg.settings import METHOD_SECTIONS, Section, Settings
 
 ROOT = Path(__file__).parents[1]
-OUTSIDE = ("CHANGELOG.md", "benchmarks/RESULTS.md")
+OUTSIDE = ("CHANGELOG.md", "benchmarks/RESULTS.md", "benchmarks/LOG.md")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
