@@ -1,8 +1,6 @@
 """Self-supervised pre-training: the objectives by hand, what it learns, how it resumes, how runs start from it."""
 
-import os
 import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from interruption import interrupt_after
 from safetensors.torch import load_file
 
 from contextseg import verbs
@@ -68,19 +67,6 @@ def same_weights(first: Path, second: Path) -> bool:
     one, other = load_file(first), load_file(second)
     assert one.keys() == other.keys()
     return all(torch.equal(one[name], other[name]) for name in one)
-
-
-def interrupt_after(n_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    log, n_logged = RunFolder.log, 0
-
-    def log_and_interrupt(run: RunFolder, **values: object) -> None:
-        nonlocal n_logged
-        log(run, **values)
-        n_logged += "step" in values
-        if n_logged == n_steps and "step" in values:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(RunFolder, "log", log_and_interrupt)
 
 
 def test_spread_by_hand() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interruption import interrupt_after
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -77,7 +78,7 @@ def test_peers_resume_inside_an_epoch_and_after_it(
     whole = fit(scenes, tmp_path / "whole", tiny(name, PEERS[name]))
     fit(scenes, tmp_path / "longer", tiny(name, PEERS[name], epochs=1))
     same_run(whole, fit(scenes, tmp_path / "longer", tiny(name, PEERS[name]), resume=True))
-    _interrupt_after(5, monkeypatch)
+    interrupt_after(5, monkeypatch)
     with pytest.raises(loop.InterruptedRunError):
         fit(scenes, tmp_path / "broken", tiny(name, PEERS[name]))
     monkeypatch.undo()
@@ -102,19 +103,6 @@ def test_a_step_shows_the_partners_that_the_method_asks_for(
     assert n_shown == 6
 
 
-def _interrupt_after(n_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    log, n_logged = RunFolder.log, 0
-
-    def log_and_interrupt(run: RunFolder, **values: object) -> None:
-        nonlocal n_logged
-        log(run, **values)
-        n_logged += "step" in values
-        if n_logged == n_steps and "step" in values:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(RunFolder, "log", log_and_interrupt)
-
-
 def test_metrics_have_every_step_and_every_epoch(unbroken: RunFolder) -> None:
     places = [(line["epoch"], line.get("step")) for line in unbroken.metrics()]
     # 12 images in batches of 4 are 3 steps; the line without a step closes the epoch
@@ -136,7 +124,7 @@ def test_other_seed_other_run(scenes: Path, tmp_path: Path, unbroken: RunFolder,
 def test_interrupt_saves_and_resume_replays_nothing(
     scenes: Path, tmp_path: Path, unbroken: RunFolder, method: str, monkeypatch: pytest.MonkeyPatch, n_steps_before: int
 ) -> None:
-    _interrupt_after(n_steps_before, monkeypatch)
+    interrupt_after(n_steps_before, monkeypatch)
     with pytest.raises(loop.InterruptedRunError, match="--resume goes on"):
         fit(scenes, tmp_path / "run", tiny(method))
     monkeypatch.undo()
