@@ -5,7 +5,7 @@ import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ class ContextSegmenter:
     """Semantic segmentation learnt from unlabelled images; follows scikit-learn's conventions.
 
     Args:
-        n_classes: how many classes to find.
+        n_classes: how many classes to find; "auto" lets the images decide.
         run: the run folder to write; a temporary one, which ends with this object, by default.
         verbose: show progress.
         settings: any further setting, nested as in YAML: ``training={"epochs": 5}, seed=1``.
@@ -45,7 +45,7 @@ class ContextSegmenter:
     run_: RunFolder
 
     def __init__(
-        self, n_classes: int, *, run: str | Path | None = None, verbose: bool = False, **settings: Any
+        self, n_classes: int | Literal["auto"], *, run: str | Path | None = None, verbose: bool = False, **settings: Any
     ) -> None:
         self.settings: Settings = make_settings({"n_classes": n_classes, **settings})
         self.run = None if run is None else Path(run)

@@ -298,6 +298,8 @@ METHOD_SECTIONS = {
     "kmeans": KmeansSettings,
     "lab": LabSettings,
 }
+MOST_CLASSES = 30
+"""The largest number that ``n_classes: auto`` tries."""
 # DenseSiam: 0.05 for a batch of 256, and in proportion for the default one
 _LEARNING_RATES = {"densesiam": 3e-3, "stego": 5e-4}
 
@@ -306,6 +308,9 @@ class Settings(Section):
     """All settings of a run."""
 
     n_classes: int = Field(..., ge=2, le=4096, description="number of classes to find (K)")
+    choose_n_classes: bool = Field(
+        False, description="let the images decide on a number up to n_classes; n_classes: auto is short for that"
+    )
     method: Literal["context", "picie", "mdc", "iic", "densesiam", "stego", "kmeans", "lab"] = Field(
         "context", description="how the classes are learnt"
     )
@@ -330,8 +335,20 @@ class Settings(Section):
     kmeans: KmeansSettings = KmeansSettings()
     lab: LabSettings = LabSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _auto(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("n_classes") == "auto":
+            return {**values, "n_classes": MOST_CLASSES, "choose_n_classes": True}
+        return values
+
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
+        if self.choose_n_classes and self.method != "context":
+            raise ValueError(
+                f"the method is '{self.method}', and 'context' alone chooses its number of classes; "
+                "give a number, such as n_classes=8"
+            )
         if self.views.frame_px > self.data.image_px:
             raise ValueError(
                 f"views.frame_px is {self.views.frame_px} and data.image_px is {self.data.image_px}; "

@@ -77,6 +77,11 @@ class Context(Method):
                 self._start_centers(epoch, images)
         self.train(was_training)
 
+    def places(self, images: TrainingImages) -> Tensor:
+        """Return the holistic vectors of a sample of places as the run begins, (N, D) of unit length."""
+        self._start_projection(images)
+        return self._sampled(0, self._holistic(images.whole(_START_IMAGES)), images.n_images)
+
     def forward(self, batch: SiameseBatch) -> dict[str, Tensor]:
         """Return the loss and its parts: within the views and across them."""
         embedded = batch.embed(self.embedding)
@@ -146,16 +151,10 @@ class Context(Method):
 
     def _group_places(self, epoch: int, images: TrainingImages) -> None:
         """Give each place its holistic label, and each centre the mean embedding of the cells of one label."""
-        guidance = self.settings.context.guidance
-
-        def vectors(images_of: Iterable[tuple[list[int], Tensor, Tensor]]) -> Iterator[tuple[Tensor, list[int]]]:
-            for indices, pixels_B3HW, _ in images_of:
-                yield holistic_vectors(self.embedding.semantics, pixels_B3HW, guidance.scales, guidance.grid), indices
-
-        some = list(vectors(images.whole(_START_IMAGES)))
+        some = list(self._holistic(images.whole(_START_IMAGES)))
         classes = self._classes(self._sampled(epoch, some, images.n_images))
         self.holistic_ngg.zero_()
-        for vectors_BEgg, indices in chain(some, vectors(images.whole(after=_START_IMAGES))):
+        for vectors_BEgg, indices in chain(some, self._holistic(images.whole(after=_START_IMAGES))):
             labels_N = classes.predict(vectors_BEgg.movedim(1, -1).flatten(0, -2))
             self.holistic_ngg[indices] = labels_N.view(-1, *vectors_BEgg.shape[-2:]).to(self.holistic_ngg.dtype)
         self.holistic_ngg.copy_(all_sum(self.holistic_ngg))  # each process has labelled its images, 0 stands elsewhere
@@ -165,9 +164,15 @@ class Context(Method):
             cells_N = labels_at(self.holistic_ngg, indices, coordinates).flatten()
             sums_KD += sum_by_label(points_ND, cells_N, len(sums_KD))
         self.centers_KD.copy_(F.normalize(all_sum(sums_KD), dim=1))
-        if guidance.shuffled:
+        if self.settings.context.guidance.shuffled:
             order = keyed_rng(self.settings.seed, "shuffled labels", epoch).permutation(self.holistic_ngg.numel())
             self.holistic_ngg.copy_(self.holistic_ngg.flatten()[torch.from_numpy(order)].view_as(self.holistic_ngg))
+
+    def _holistic(self, images: Iterable[tuple[list[int], Tensor, Tensor]]) -> Iterator[tuple[Tensor, list[int]]]:
+        """Yield the holistic vectors of batches of whole images, (B, E, g, g), and which images they are of."""
+        guidance = self.settings.context.guidance
+        for indices, pixels_B3HW, _ in images:
+            yield holistic_vectors(self.embedding.semantics, pixels_B3HW, guidance.scales, guidance.grid), indices
 
     def _start_centers(self, epoch: int, images: TrainingImages) -> None:
         """Start the centres from the classes of the embeddings, without guidance."""

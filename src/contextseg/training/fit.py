@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from contextseg.models.input_convention import find_input_convention, is_stated,
 from contextseg.randomness import keyed_rng
 from contextseg.run_folder import FORMAT, RunFolder, check_empty
 from contextseg.settings import Settings
+from contextseg.training.choosing import choose_classes
 from contextseg.training.images import SiameseSource, to_tensor, whole_images
 from contextseg.training.loop import train
 from contextseg.training.precision import choose_precision
@@ -79,13 +81,22 @@ def fit(
             pretrained = pretrain_backbone(fabric, cache, settings, RunFolder(run.path / "pretraining"), console)
             backbone = settings.backbone.model_copy(update={"weights": pretrained, "pretrained": False})
             start = settings.model_copy(update={"backbone": backbone})
+        if settings.choose_n_classes:
+            n_classes = choose_classes(SiameseSource(cache, settings, fabric.device), start, run, console)
+            chosen = {"n_classes": n_classes, "choose_n_classes": False}
+            settings, start = settings.model_copy(update=chosen), start.model_copy(update=chosen)
+            first_does(lambda: run.write_settings(settings))
         fabric.seed_everything(settings.seed, verbose=False)
         method = METHODS[settings.method](start).to(fabric.device).to(memory_format=torch.channels_last)
         if method.trained:
             train(fabric, method, SiameseSource(cache, settings, fabric.device), settings, run, console)
         centers = final_clusters(fabric, method, cache, settings, console)
         if rank() == 0:
-            measured = {"n_processes": world_size(), "train_s": time.perf_counter() - began}
+            measured = {
+                "finished": datetime.now(UTC).isoformat(timespec="minutes"),
+                "n_processes": world_size(),
+                "train_s": time.perf_counter() - began,
+            }
             cache.delete()
             _write(run, method, centers, meta | measured | {"peak_memory_mib": peak_memory_mib()})
         fabric.barrier()
@@ -145,7 +156,7 @@ def _prepared(
     if settings.start == "pretrain":
         import_extra("lightly", "pretrain")  # rather now than after the images have been read
     if resume:
-        settings = _with_input_of(out, settings)
+        settings = _with_what_was_found(out, settings)
     else:
         check_empty(out)
     paths = list_images(images)
@@ -162,10 +173,10 @@ def _prepared(
             on_progress=lambda done, total: advance(1),
         )
     _tell_left_out(cache, console)
-    if len(cache) < settings.n_classes:
+    n_least = 2 if settings.choose_n_classes else settings.n_classes
+    if len(cache) < n_least:
         raise TrainingError(
-            f"{images}: {len(cache)} usable images cannot make {settings.n_classes} classes; "
-            "add images or lower n_classes"
+            f"{images}: {len(cache)} usable images cannot make {n_least} classes; add images or lower n_classes"
         )
     settings = _input_resolved(run, cache, settings, console)
     meta = _meta(cache, settings)
@@ -254,9 +265,12 @@ def _input_resolved(run: RunFolder, cache: ImageCache, settings: Settings, conso
     return settings
 
 
-def _with_input_of(out: Path, settings: Settings) -> Settings:
-    """Take the input that the run has found for its weights, where nobody says otherwise."""
-    before = RunFolder.open(out).settings().backbone
+def _with_what_was_found(out: Path, settings: Settings) -> Settings:
+    """Take the number of classes, and the input that the run has found for its weights, where nobody says otherwise."""
+    run = RunFolder.open(out).settings()
+    if settings.choose_n_classes and not run.choose_n_classes:
+        settings = settings.model_copy(update={"n_classes": run.n_classes, "choose_n_classes": False})
+    before = run.backbone
     if is_stated(settings.backbone) or before.weights != settings.backbone.weights or not is_stated(before):
         return settings
     found = {"mean": before.mean, "std": before.std, "options": before.options, "start": before.start}
