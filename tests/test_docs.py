@@ -98,6 +98,22 @@ def test_commands_of_the_exports_run_and_miss_no_format(desk: Path) -> None:
     assert (desk / "maps" / "one.tif").exists()
 
 
+def test_commands_of_the_report_run(desk: Path) -> None:
+    fit = ["fit", "photos/", "-o", "run", "--classes", "8", *SMALL, "--method", "lab"]
+    assert CliRunner().invoke(app, fit).exit_code == 0
+    (report,), (auto,) = (
+        [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
+        for block in blocks(ROOT / "docs/report.md", "sh")
+    )
+    assert CliRunner().invoke(app, report).exit_code == 0
+    assert (desk / "run" / "report.html").exists()
+    chosen = [*auto, *SMALL, "--backbone", "test_resnet", "--epochs", "1"]
+    (desk / "run").rename(desk / "before")
+    result = CliRunner().invoke(app, chosen)
+    assert result.exit_code == 0, result.output
+    assert "chosen: " in result.output
+
+
 def test_python_of_the_readme_runs(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     init = ContextSegmenter.__init__
     small = {"method": "lab", "data": {"image_px": 64}, "views": {"frame_px": 64}}

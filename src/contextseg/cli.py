@@ -51,7 +51,7 @@ def fit(
         typer.Argument(help="A folder of images; its subfolders are searched too. Labels are never read."),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The run folder to make.")],
-    classes: Annotated[int | None, typer.Option(help="How many classes to find.")] = None,
+    classes: Annotated[str | None, typer.Option(help="How many classes to find; auto lets the images decide.")] = None,
     method: Annotated[str | None, typer.Option(help=f"How they are learnt: {', '.join(METHOD_SECTIONS)}.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file of settings; options here are laid over it.")] = None,
     assignments: Annotated[
@@ -361,6 +361,24 @@ def review(
 
         serve = import_extra("contextseg.review.serve", "review")
         serve.review(run, images, masks=masks, port=port, device=device, console=console)
+
+
+@app.command()
+def report(
+    run: Run,
+    images: Annotated[
+        Path | None,
+        typer.Argument(help="A folder of images, to show what the clusters look like.", show_default=False),
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, help="Images that are looked at, at most.")] = 200,
+    device: Device = "cpu",
+) -> None:
+    """Write RUN/report.html: curves, clusters with typical regions, examples, scores; one file, for any browser."""
+    with _one_line_errors():
+        from contextseg import reporting
+
+        page = reporting.report(run, images, n_images=sample, device=device, console=console)
+        console.print(f"written: {page}", soft_wrap=True)
 
 
 @app.command()

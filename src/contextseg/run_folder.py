@@ -1,7 +1,8 @@
 """A run is a folder; everything later works from it, and it can be moved.
 
 settings.yaml           the resolved settings
-meta.json               versions, seed, start, data fingerprint, images that were left out, speed and memory
+meta.json               versions, seed, start, data fingerprint, images that were left out, date, speed and memory
+choosing.json           the number of classes that was chosen, and by what, where nobody gave one
 metrics.jsonl           one line per step and per epoch of training
 pretraining/            of a run that starts so: the backbone's own metrics, checkpoint and weights
 checkpoint.safetensors  the state of training, to resume from
@@ -10,6 +11,7 @@ classes.json            id, name and colour of each class, what it is merged int
 scores.json             the last evaluation
 scores-PROBE.json       that of a probe, linear or knn, which has read labels
 review/                 decisions of a person and masks: see docs/review.md
+report.html             the last page of `contextseg report`
 
 Names that begin with a dot (a lock, what a killed run was writing) belong to no result.
 """
