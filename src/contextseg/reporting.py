@@ -61,7 +61,9 @@ def _sample(predictor: Predictor, images: Path, n_images: int, console: Console)
     """Predict some images of a folder."""
     settings, paths = predictor.settings, list_images(images)
     order = keyed_rng(settings.seed, "report").permutation(len(paths))[:n_images]
-    survey, examples, unread = Survey(settings.n_classes), [], []
+    survey = Survey(settings.n_classes)
+    examples: list[Example] = []
+    unread: list[tuple[str, str]] = []
     with progress(console, "predicting", len(order)) as advance:
         for path in (paths[index] for index in order):
             name = relative_name(path, images)

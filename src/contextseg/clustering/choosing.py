@@ -1,34 +1,34 @@
-"""How many classes there are: the number at which groupings of different samples agree.
+"""How many classes there are: the number at which most classes are found again in other images.
 
-Two disjoint samples of the points are clustered into many small clusters, which are merged by the average cosine
-distance of their centres. So one tree of merges for each sample gives a grouping
-into every number of classes, and the two groupings are compared on points of neither sample. This is stability (Lange
-et al., "Stability-based validation of clustering solutions", 2004) with the adjusted Rand index (Hubert and Arabie,
-1985).
+Two disjoint samples of the points are grouped into the same number of classes, and both groupings are asked about
+points of neither. A class that both have found holds the same points in both: the intersection over union is above
+one half (Hennig, "Cluster-wise assessment of cluster stability", 2007). This is stability (Lange et al.,
+"Stability-based validation of clustering solutions", 2004), class by class; to weigh the classes found again
+against those that are lost is ours.
 
-Shape legend: N points, D dimensions, M clusters.
+Shape legend: N points, D dimensions, K classes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from contextseg.clustering.consensus import merge_clusters
-from contextseg.clustering.kmeans import KMeans
+from contextseg.clustering.consensus import Consensus
 from contextseg.errors import TrainingError
 from contextseg.randomness import keyed_rng
 
-_CLUSTERS_PER_CLASS = 4  # of the largest number that is tried
-_POINTS_PER_CLUSTER = 40
-_MAX_ITER = 12
-TOLERANCE = 0.05
-"""How far below the most stable number's agreement the chosen one's may lie."""
+_STEP = 1.15  # from a number that is tried to the next, at least 1
+_CLUSTERS_PER_CLASS = 4
+_N_PARTITIONS = 8
+_FOUND_AGAIN = 0.5
 RULE = (
-    "The largest number of classes at which groupings of two samples agree as well as at the most stable number, "
-    f"to {TOLERANCE:g} of the adjusted Rand index."
+    "The number of classes with the largest excess: over the classes, the sum of how far the intersection over union "
+    f"with the matching class of another sample's grouping lies above {_FOUND_AGAIN:g}."
 )
 
 
@@ -39,7 +39,7 @@ class Choice:
     Attributes:
         chosen: number of classes.
         n_classes: the numbers that were tried, from 2.
-        stability: mean agreement at each, 1 for equal groupings, 0 for chance.
+        stability: at each, the mean over the classes of the intersection over union, 0-1.
     """
 
     chosen: int
@@ -47,58 +47,66 @@ class Choice:
     stability: list[float]
 
 
-def choose_n_classes(points_ND: Tensor, *, at_most: int, n_pairs: int, seed: int) -> Choice:
+def choose_n_classes(
+    points_ND: Tensor, *, at_most: int, seed: int, on_progress: Callable[[int, int], None] | None = None
+) -> Choice:
     """Choose the number of classes by `RULE`.
 
     Args:
         points_ND: float32, of unit length.
         at_most: the largest number that is tried.
-        n_pairs: pairs of samples whose agreement is averaged.
         seed: the samples and the starts follow from it.
+        on_progress: told after each number how many have been tried, of how many.
 
     Raises:
         TrainingError: there are too few points, or points that are not finite.
     """
-    n_clusters = _CLUSTERS_PER_CLASS * at_most
-    n_sampled = min(len(points_ND) // 3, _POINTS_PER_CLUSTER * n_clusters)
-    if n_sampled < n_clusters:
+    n_sampled = len(points_ND) // 3
+    if n_sampled < _CLUSTERS_PER_CLASS * at_most:
         raise TrainingError(
             f"{len(points_ND)} points are too few to choose among up to {at_most} classes, "
-            f"which takes {3 * n_clusters}; add images or name n_classes"
+            f"which takes {3 * _CLUSTERS_PER_CLASS * at_most}; add images or name n_classes"
         )
-    numbers = list(range(2, at_most + 1))
-    agreements = np.zeros((n_pairs, len(numbers)))
-    for pair in range(n_pairs):
-        drawn = keyed_rng(seed, "choosing", pair).choice(len(points_ND), 3 * n_sampled, replace=False)
-        first, second, judged = (points_ND[torch.from_numpy(part)] for part in np.split(drawn, 3))
-        found = [
-            KMeans(n_clusters, seed=seed + pair, max_points=n_sampled, n_restarts=1, max_iter=_MAX_ITER).fit([sample])
+    order = torch.from_numpy(keyed_rng(seed, "choosing").permutation(len(points_ND)))
+    first, second, judged = points_ND[order[: 3 * n_sampled]].split(n_sampled)
+    numbers, stability = tried(at_most), []
+    for number in numbers:
+        one, other = (
+            Consensus(number, clusters_per_class=_CLUSTERS_PER_CLASS, n_partitions=_N_PARTITIONS, seed=seed)
+            .fit(sample)
+            .predict(judged)
+            .numpy(force=True)
             for sample in (first, second)
-        ]
-        clusters = [kmeans.predict(judged).cpu() for kmeans in found]
-        for place, number in enumerate(numbers):
-            one, other = (
-                merge_clusters(kmeans.centers_, number)[cluster_N].numpy()
-                for kmeans, cluster_N in zip(found, clusters, strict=True)
-            )
-            agreements[pair, place] = adjusted_rand(one, other)
-    stability = agreements.mean(0)
-    chosen = max(number for number, mean in zip(numbers, stability, strict=True) if mean >= stability.max() - TOLERANCE)
-    return Choice(chosen, numbers, stability.tolist())
+        )
+        stability.append(agreement(one, other, number))
+        if on_progress:
+            on_progress(len(stability), len(numbers))
+    excess = [number * (mean - _FOUND_AGAIN) for number, mean in zip(numbers, stability, strict=True)]
+    return Choice(numbers[int(np.argmax(excess))], numbers, stability)
 
 
-def adjusted_rand(first_N: NDArray[np.int64], second_N: NDArray[np.int64]) -> float:
-    """Return how far two groupings agree on which points belong together: 1 wholly, 0 as chance would.
+def tried(at_most: int) -> list[int]:
+    """Return the numbers that are tried: from 2 one by one, then in growing steps, and the largest.
+
+    >>> tried(30)
+    [2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 21, 24, 28, 30]
+    """
+    numbers = [2]
+    while (number := max(numbers[-1] + 1, round(numbers[-1] * _STEP))) < at_most:
+        numbers.append(number)
+    return sorted({*numbers, at_most})
+
+
+def agreement(first_N: NDArray[np.int64], second_N: NDArray[np.int64], n_classes: int) -> float:
+    """Return the mean intersection over union of the classes of two groupings, matched one to one; in 0-1.
 
     Args:
-        first_N: group of each point, from 0.
-        second_N: the same points.
+        first_N: class of each point, 0 to K - 1.
+        second_N: of the same points.
+        n_classes: K.
     """
-    counts = np.zeros((first_N.max() + 1, second_N.max() + 1), np.int64)
-    np.add.at(counts, (first_N, second_N), 1)
-    together, of_first, of_second = (
-        float((n * (n - 1) / 2).sum()) for n in (counts, counts.sum(axis=1), counts.sum(axis=0))
-    )
-    by_chance = of_first * of_second / (len(first_N) * (len(first_N) - 1) / 2)
-    largest = (of_first + of_second) / 2
-    return 1.0 if largest == by_chance else (together - by_chance) / (largest - by_chance)
+    common_KK = np.zeros((n_classes, n_classes), np.int64)
+    np.add.at(common_KK, (first_N, second_N), 1)
+    either_KK = common_KK.sum(1)[:, None] + common_KK.sum(0) - common_KK
+    iou_KK = common_KK / np.maximum(either_KK, 1)
+    return float(iou_KK[linear_sum_assignment(iou_KK, maximize=True)].mean())

@@ -3,13 +3,13 @@
 import torch
 from rich.console import Console
 
-from contextseg.clustering.choosing import RULE, choose_n_classes
+from contextseg.clustering.choosing import RULE, choose_n_classes, tried
+from contextseg.collectives import first_does
 from contextseg.methods.context import Context
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
 from contextseg.training.images import SiameseSource
-
-_N_PAIRS = 4  # pairs of samples whose agreement is averaged
+from contextseg.training.progress import progress
 
 
 @torch.no_grad()
@@ -30,10 +30,11 @@ def choose_classes(images: SiameseSource, settings: Settings, run: RunFolder, co
     torch.manual_seed(settings.seed)
     at_most = min(settings.n_classes, images.n_images)
     method = Context(settings).to(images.device).to(memory_format=torch.channels_last).eval()
-    choice = choose_n_classes(method.places(images), at_most=at_most, n_pairs=_N_PAIRS, seed=settings.seed)
-    run.write_json(
-        "choosing.json",
-        {"chosen": choice.chosen, "rule": RULE, "n_classes": choice.n_classes, "stability": choice.stability},
-    )
+    with progress(console, "choosing the number of classes", len(tried(at_most))) as advance:
+        choice = choose_n_classes(
+            method.places(images), at_most=at_most, seed=settings.seed, on_progress=lambda done, total: advance(1)
+        )
+    found = {"chosen": choice.chosen, "rule": RULE, "n_classes": choice.n_classes, "stability": choice.stability}
+    first_does(lambda: run.write_json("choosing.json", found))
     console.print(f"chosen: {choice.chosen} classes, of at most {at_most}", highlight=False)
     return choice.chosen
