@@ -7,10 +7,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import rasterio
 import timm
+from nbclient import NotebookClient
 from typer.testing import CliRunner
 
 from contextseg import ContextSegmenter
@@ -171,3 +173,12 @@ def test_the_demo_is_shown_before_line_40() -> None:
     head = "\n".join((ROOT / "README.md").read_text().splitlines()[:40])
     for part in ("![", "make demo", "contextseg fit", "contextseg predict"):
         assert part in head
+
+
+def test_notebook_runs(tmp_path: Path) -> None:
+    notebook = nbformat.read(ROOT / "examples" / "notebook.ipynb", as_version=4)
+    done = NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    shown = [output.data for cell in done.cells for output in cell.get("outputs", []) if "data" in output]
+    assert ["image/png" in data for data in shown] == [False, True, True, False, True, False]
+    assert "sky" in shown[3]["text/html"]
+    assert (tmp_path / "run" / "report.html").stat().st_size > 100_000

@@ -1,10 +1,12 @@
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from contextseg import ContextSegmenter
+from contextseg import ContextSegmenter, hide, merge, name
+from contextseg.colours import palette
 from contextseg.data.images import list_images, read_image
 from contextseg.errors import DataError, RunError, SettingsError
 
@@ -43,3 +45,28 @@ def test_errors() -> None:
         ContextSegmenter(4, training={"epoch": 3})
     with pytest.raises(DataError, match=r"expected \(H, W, 3\) uint8 RGB"):
         ContextSegmenter(4, **SMALL).fit([np.zeros((64, 64), np.uint8)] * 5)
+
+
+def test_overlay_shows_the_classes_as_people_have_left_them(scenes: Path, tmp_path: Path) -> None:
+    segmenter = ContextSegmenter(4, run=tmp_path / "run", **SMALL).fit(scenes)
+    path = list_images(scenes)[0]
+    pixels, clusters = read_image(path), segmenter.predict(path).clusters
+    assert {0, 1, 2} <= set(np.unique(clusters).tolist())
+    merge(tmp_path / "run", 1, [2])
+    hide(tmp_path / "run", [0])
+    shown, colours = np.asarray(segmenter.overlay(path, alpha=1)), palette(4)
+    assert (shown[clusters == 2] == colours[1]).all()
+    assert np.array_equal(shown[clusters == 0], pixels[clusters == 0])
+    assert np.array_equal(np.asarray(segmenter.overlay(path, alpha=0)), pixels)
+
+
+def test_what_a_notebook_shows(scenes: Path, tmp_path: Path) -> None:
+    segmenter = ContextSegmenter(4, run=tmp_path / "run", **SMALL)
+    assert "<b>lab</b>, 4 classes, not fitted" in segmenter._repr_html_()
+    prediction = segmenter.fit(scenes).predict(list_images(scenes)[0])
+    with Image.open(io.BytesIO(prediction._repr_png_())) as picture:
+        assert np.array_equal(np.asarray(picture), palette(4)[prediction.clusters])
+    name(tmp_path / "run", {0: "sky & <b>sea</b>"})
+    page = segmenter._repr_html_()
+    assert "0 sky &amp; &lt;b&gt;sea&lt;/b&gt;" in page
+    assert page.count("background:rgb(") == 4

@@ -1,5 +1,6 @@
 """`ContextSegmenter`: the verbs in Python, on arrays, files and folders."""
 
+import html
 import shutil
 import tempfile
 import weakref
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
+from contextseg.classes import Classes
 from contextseg.data.images import read_image
 from contextseg.errors import DataError, RunError
+from contextseg.export.indexed_png import ignore_value, overlay
 from contextseg.predictor import Prediction, Predictor
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings, make_settings
@@ -96,9 +99,44 @@ class ContextSegmenter:
             RunError: there is nothing to predict with before `fit`.
             ImageError: the file cannot be read.
         """
+        return self._fitted().predict(_to_array(image))
+
+    def overlay(self, image: Picture, *, alpha: float = 0.5) -> Image.Image:
+        """Return an image of any size under its classes, in the colours, merges and hidden classes of the run.
+
+        Args:
+            image: as for `predict`.
+            alpha: weight of the classes, 0 (the image alone) to 1.
+
+        Raises:
+            RunError: there is nothing to predict with before `fit`.
+            ImageError: the file cannot be read.
+            DataError: alpha is out of range.
+        """
+        pixels = _to_array(image)
+        clusters, classes = self._fitted().clusters(pixels), self._classes()
+        shown_HW = classes.values(background=ignore_value(len(classes.entries)))[clusters]
+        return Image.fromarray(overlay(pixels, shown_HW, classes.colours_K3, alpha))
+
+    def _repr_html_(self) -> str:
+        """Show the method, and the classes once there are some, in a notebook."""
+        settings = self.settings if self._predictor is None else self._predictor.settings
+        state = "not fitted" if self._predictor is None else f"run in {html.escape(str(self.run_.path))}"
+        shown = () if self._predictor is None else self._classes().shown()
+        swatches = "".join(
+            '<span style="display:inline-block;margin:0 1em .3em 0"><span style="display:inline-block;width:1em;height:1em;'
+            f'vertical-align:-.15em;background:rgb{entry.colour}"></span> {entry.id} {html.escape(entry.name)}</span>'
+            for entry in shown
+        )
+        return f"<div><b>{settings.method}</b>, {settings.n_classes} classes, {state}<br>{swatches}</div>"
+
+    def _fitted(self) -> Predictor:
         if self._predictor is None:
             raise RunError("there is no network yet; call fit(images), or ContextSegmenter.load(run)")
-        return self._predictor.predict(_to_array(image))
+        return self._predictor
+
+    def _classes(self) -> Classes:
+        return Classes.read(self.run_.classes, self._fitted().settings.n_classes)
 
     def _temporary_run(self) -> Path:
         folder = tempfile.mkdtemp(prefix="contextseg-")

@@ -5,6 +5,7 @@ longer than a tile, scored against the centres, and the scores are brought back 
 best cluster is taken, a band of rows at a time, so that memory does not follow the size of the image.
 """
 
+import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from contextseg.clustering.kmeans import scores
+from contextseg.colours import palette
 from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX
 from contextseg.data.images import training_size
 from contextseg.errors import DataError, RunError
@@ -48,6 +50,13 @@ class Prediction:
 
     clusters: NDArray[np.unsignedinteger[Any]]
     confidence: NDArray[np.float32]
+
+    def _repr_png_(self) -> bytes:
+        """Show the clusters in a notebook, in the colours of `palette`."""
+        colours = palette(int(self.clusters.max()) + 1)  # those of more clusters begin with the same
+        buffer = io.BytesIO()
+        Image.fromarray(colours[self.clusters]).save(buffer, "PNG")
+        return buffer.getvalue()
 
 
 class Predictor:
