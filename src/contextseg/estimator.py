@@ -14,9 +14,10 @@ from PIL import Image
 from rich.console import Console
 
 from contextseg.classes import Classes
+from contextseg.conventions import ignore_value
 from contextseg.data.images import read_image
 from contextseg.errors import DataError, RunError
-from contextseg.export.indexed_png import ignore_value, overlay
+from contextseg.export.indexed_png import overlay
 from contextseg.predictor import Prediction, Predictor
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings, make_settings
@@ -124,8 +125,8 @@ class ContextSegmenter:
         state = "not fitted" if self._predictor is None else f"run in {html.escape(str(self.run_.path))}"
         shown = () if self._predictor is None else self._classes().shown()
         swatches = "".join(
-            '<span style="display:inline-block;margin:0 1em .3em 0"><span style="display:inline-block;width:1em;height:1em;'
-            f'vertical-align:-.15em;background:rgb{entry.colour}"></span> {entry.id} {html.escape(entry.name)}</span>'
+            '<span style="display:inline-block;margin-right:1em">'
+            f'<span style="color:rgb{entry.colour}">\u25a0</span> {entry.id} {html.escape(entry.name)}</span>'
             for entry in shown
         )
         return f"<div><b>{settings.method}</b>, {settings.n_classes} classes, {state}<br>{swatches}</div>"
