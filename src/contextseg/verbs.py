@@ -7,8 +7,10 @@ import functools
 import itertools
 import operator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from contextseg.classes import Classes
@@ -28,6 +30,7 @@ from contextseg.predictor import Predictor, best_ids
 from contextseg.probes import PARAMETERS, fit_probe
 from contextseg.refinement import REFINEMENT, Scorer, flip_averaged, refined
 from contextseg.run_folder import RunFolder
+from contextseg.settings import Settings
 from contextseg.training.fit import fit, pretrain
 from contextseg.training.processes import own_device, process_errors
 from contextseg.training.progress import progress
@@ -166,16 +169,7 @@ def evaluate(
         scorer = flip_averaged(scorer)
     if refine:
         scorer = refined(scorer)
-    counts, boundaries = ConfusionCounts(n_rows, space.n_classes), BoundaryCounts(n_rows, space.n_classes)
-    with progress(console, "evaluating", len(labelled)) as advance:
-        for index in share(range(len(labelled))):
-            image, labels_HW = labelled.read(index, max_pixels=settings.data.max_pixels)
-            clusters_HW = survivors_K[best_ids(scorer(image), (labels_HW.shape[0], labels_HW.shape[1]))]
-            counts.update(clusters_HW, labels_HW)
-            boundaries.update(clusters_HW, labels_HW)
-            advance(world_size())
-    of_all = zip(*gather((counts, boundaries)), strict=True)
-    counts, boundaries = (functools.reduce(operator.iadd, parts) for parts in of_all)
+    counts, boundaries = _count(labelled, scorer, survivors_K, settings.data.max_pixels, console)
     result = score(
         counts.matrix_,
         space.names,
@@ -186,12 +180,7 @@ def evaluate(
         context={
             "data": space.name,
             "split": labelled.split,
-            "method": settings.method,
-            "start": folder.meta()["start"],
-            "backbone": settings.backbone.name,
-            "image_px": settings.data.image_px,
-            "epochs": settings.training.epochs,
-            "seed": settings.seed,
+            **_described(folder, settings),
             "probe": None if probe is None else {"kind": probe, "labels_read": probe_split} | PARAMETERS[probe],
             "fresh_clusters": None if fresh_clusters is None else {"images": str(fresh_clusters)},
             "flip": flip,
@@ -202,6 +191,35 @@ def evaluate(
     if rank() == 0:
         result.write(run / ("scores.json" if probe is None else f"scores-{probe}.json"))
     return result
+
+
+def _count(
+    labelled: LabelledImages, scorer: Scorer, row_of_K: NDArray[np.int64], max_pixels: int, console: Console
+) -> tuple[ConfusionCounts, BoundaryCounts]:
+    """Count the pixels of a labelled set by the row of their best cluster; several processes share the images."""
+    shape = len(row_of_K), labelled.space.n_classes
+    counts, boundaries = ConfusionCounts(*shape), BoundaryCounts(*shape)
+    with progress(console, "evaluating", len(labelled)) as advance:
+        for index in share(range(len(labelled))):
+            image, labels_HW = labelled.read(index, max_pixels=max_pixels)
+            rows_HW = row_of_K[best_ids(scorer(image), (labels_HW.shape[0], labels_HW.shape[1]))]
+            counts.update(rows_HW, labels_HW)
+            boundaries.update(rows_HW, labels_HW)
+            advance(world_size())
+    all_counts, all_boundaries = zip(*gather((counts, boundaries)), strict=True)
+    return functools.reduce(operator.iadd, all_counts), functools.reduce(operator.iadd, all_boundaries)
+
+
+def _described(run: RunFolder, settings: Settings) -> dict[str, Any]:
+    """Return what the scores say of the run."""
+    return {
+        "method": settings.method,
+        "start": run.meta()["start"],
+        "backbone": settings.backbone.name,
+        "image_px": settings.data.image_px,
+        "epochs": settings.training.epochs,
+        "seed": settings.seed,
+    }
 
 
 def _check_apart(train: LabelledImages, evaluated: LabelledImages) -> None:
