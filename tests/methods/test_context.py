@@ -107,6 +107,24 @@ def test_a_holistic_label_wins_where_the_scores_are_near() -> None:
     assert labels == {0.0: [4, 0, 0, 0], 0.2: [4, 0, 0, 0], 1.0: [2, 2, 0, 0], 2.0: [0, 4, 0, 0]}
 
 
+def test_a_cluster_that_has_grown_is_held_back() -> None:
+    # 40 degrees: over 0.5, cluster 0 is 0.246 ahead of cluster 1; from a half to a quarter is log 2 = 0.693
+    for balance, expected in ((0.0, [2, 0, 0, 0]), (0.3, [2, 0, 0, 0]), (0.4, [0, 2, 0, 0]), (1.0, [0, 2, 0, 0])):
+        method = context(guidance={"strength": 0}, temperature=0.5, balance=balance)
+        method.centers_KD.copy_(on_circle(0, 90, 180, 270))
+        method.share_K.copy_(torch.tensor([0.5, 0.25, 0.125, 0.125]))
+        method.start_share_K.copy_(torch.tensor([0.25, 0.25, 0.125, 0.375]))
+        view = on_circle(40).T[None, :, None]
+        method.embedding = Given(view, view)
+        found = method(one_row(0, 1))
+        assert method.cluster_use().tolist() == expected, balance
+        shares = (torch.tensor(expected) + 1) / 6
+        torch.testing.assert_close(method.share_K, 0.9 * torch.tensor([0.5, 0.25, 0.125, 0.125]) + 0.1 * shares)
+    # the loss knows the label alone: what is wanting changes which cluster a pixel joins, not how sure it is
+    logits = 2 * on_circle(40) @ on_circle(0, 90, 180, 270).T
+    torch.testing.assert_close(found["loss"], F.cross_entropy(logits, torch.tensor([1])))
+
+
 def test_centers_move_towards_their_points_and_stay_unit() -> None:
     method = context(guidance={"strength": 0}, center_momentum=0.9)
     method.centers_KD.copy_(on_circle(0, 90, 180, 270))
@@ -126,6 +144,8 @@ def test_the_start_finds_the_two_looks(strength: float) -> None:
     method, images = context(guidance={"strength": strength, "grid": 8, "scales": [1, 2]}), Images()
     method.begin_epoch(0, images)
     torch.testing.assert_close(method.centers_KD.norm(dim=1), torch.ones(4))
+    torch.testing.assert_close(method.start_share_K.sum(), torch.tensor(1.0))
+    assert torch.equal(method.share_K, method.start_share_K)
     assert method.holistic_ngg.any() == bool(strength)
     method.eval()
     _, pixels, coordinates = next(iter(images.whole()))

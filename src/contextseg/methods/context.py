@@ -6,9 +6,9 @@ from its abstract**; ``docs/method.md`` keeps what is published apart from what 
 Before the first epoch the places of all images are grouped by their holistic vectors into as many groups as there are
 classes (``guidance/`` and ``clustering/consensus.py``); each group is a cluster whose centre is the mean embedding of
 its cells. A step: the two views of PiCIE; a pixel joins the cluster whose score is best when that of its holistic
-label has a bonus; cross-entropy within and across the views. The centres are moved with every batch (online
-clustering): after the start there is no pass over the images that does not train, and what was learnt is what is
-predicted.
+label has a bonus, and clusters are held near the shares that they start with; cross-entropy within and across the
+views. The centres are moved with every batch (online clustering): after the start there is no pass over the images that
+does not train, and what was learnt is what is predicted.
 
 Shape legend: B images, C channels, D dimensions, g places per side, h w cells, N = B h w, K clusters.
 """
@@ -35,6 +35,7 @@ from contextseg.views.siamese import SiameseBatch
 
 _CLUSTERS_PER_CLASS = 4  # by default, where the teacher is a start that knows something
 _WHITENING = 0.7  # of what such a start says of the images
+_SHARE_RATE = 0.1  # of a batch in the clusters' shares
 _START_IMAGES = 256  # images that the start is clustered from
 _START_POINTS = 40_000  # vectors that the start is clustered from
 
@@ -45,6 +46,8 @@ class Context(Method):
     trained: ClassVar[bool] = True
     centers_KD: Tensor
     use_K: Tensor
+    share_K: Tensor
+    start_share_K: Tensor
     holistic_ngg: Tensor
     embedding: ContextEmbedding
 
@@ -53,6 +56,8 @@ class Context(Method):
         super().__init__(ContextEmbedding(backbone, settings.context.embedding), settings)
         self.register_buffer("centers_KD", torch.zeros(settings.n_classes, settings.context.embedding.dim))
         self.register_buffer("use_K", torch.zeros(settings.n_classes, dtype=torch.int64))
+        for name in ("share_K", "start_share_K"):
+            self.register_buffer(name, torch.full((settings.n_classes,), 1 / settings.n_classes))
 
     def allocate(self, n_images: int) -> None:
         """Make room for the holistic labels, (n, g, g) int32."""
@@ -108,15 +113,21 @@ class Context(Method):
 
     @torch.no_grad()
     def _assign(self, logits: list[Tensor], batch: SiameseBatch) -> list[Tensor]:
-        """Return the cluster of each point, (N,) int64 for each view: the best when its holistic label has a say."""
+        """Return the cluster of each point, (N,) int64 for each view.
+
+        The best when its holistic label has a say, and clusters that hold less than at the start are preferred: else
+        the largest would grow from batch to batch, since what is near a centre is drawn nearer.
+        """
         strength = self.settings.context.guidance.strength
         if strength:
             holistic_N = labels_at(self.holistic_ngg, batch.indices, batch.first_coordinates()).flatten()
             say_NK = strength * F.one_hot(holistic_N, len(self.centers_KD))
             logits = [own_NK + say_NK for own_NK in logits]
-        labels = [own_NK.argmax(1) for own_NK in logits]
-        for label_N in labels:
-            self.use_K += all_sum(torch.bincount(label_N, minlength=len(self.use_K)))
+        wanting_K = self.settings.context.balance * (self.start_share_K / self.share_K).log()
+        labels = [(own_NK + wanting_K).argmax(1) for own_NK in logits]
+        counts_K = all_sum(torch.bincount(torch.cat(labels), minlength=len(self.use_K)))
+        self.use_K += counts_K
+        self.share_K.lerp_(_shares(counts_K), _SHARE_RATE)
         return labels
 
     @torch.no_grad()
@@ -158,12 +169,13 @@ class Context(Method):
             labels_N = classes.predict(vectors_BEgg.movedim(1, -1).flatten(0, -2))
             self.holistic_ngg[indices] = labels_N.view(-1, *vectors_BEgg.shape[-2:]).to(self.holistic_ngg.dtype)
         self.holistic_ngg.copy_(all_sum(self.holistic_ngg))  # each process has labelled its images, 0 stands elsewhere
-        sums_KD = torch.zeros_like(self.centers_KD)
+        sums_KD, counts_K = torch.zeros_like(self.centers_KD), torch.zeros_like(self.use_K)
         for indices, pixels_B3HW, coordinates in images.whole(_START_IMAGES):
             points_ND = self.embedding(pixels_B3HW, coordinates).movedim(1, -1).flatten(0, -2)
             cells_N = labels_at(self.holistic_ngg, indices, coordinates).flatten()
             sums_KD += sum_by_label(points_ND, cells_N, len(sums_KD))
-        self.centers_KD.copy_(F.normalize(all_sum(sums_KD), dim=1))
+            counts_K += torch.bincount(cells_N, minlength=len(counts_K))
+        self._start_clusters(all_sum(sums_KD), all_sum(counts_K))
         if self.settings.context.guidance.shuffled:
             order = keyed_rng(self.settings.seed, "shuffled labels", epoch).permutation(self.holistic_ngg.numel())
             self.holistic_ngg.copy_(self.holistic_ngg.flatten()[torch.from_numpy(order)].view_as(self.holistic_ngg))
@@ -182,7 +194,16 @@ class Context(Method):
         )
         points_ND = self._sampled(epoch, some, images.n_images)
         labels_N = self._classes(points_ND).predict(points_ND)
-        self.centers_KD.copy_(F.normalize(sum_by_label(points_ND, labels_N, len(self.centers_KD)), dim=1))
+        n_clusters = len(self.centers_KD)
+        self._start_clusters(
+            sum_by_label(points_ND, labels_N, n_clusters), torch.bincount(labels_N, minlength=n_clusters)
+        )
+
+    def _start_clusters(self, sums_KD: Tensor, counts_K: Tensor) -> None:
+        """Let each cluster begin with the direction of the sum, and the share, of its points."""
+        self.centers_KD.copy_(F.normalize(sums_KD, dim=1))
+        self.start_share_K.copy_(_shares(counts_K))
+        self.share_K.copy_(self.start_share_K)
 
     def _classes(self, points_ND: Tensor) -> Consensus:
         settings, own = self.settings, self.settings.context
@@ -197,6 +218,11 @@ class Context(Method):
         per_image = points_per_image(_START_POINTS, min(_START_IMAGES, n_images))
         samples = (sample_cells(map_BEhw, indices, key, per_image) for map_BEhw, indices in maps)
         return torch.cat(list(gather_stream(samples)))
+
+
+def _shares(counts_K: Tensor) -> Tensor:
+    """Return the share of each cluster; each has a point more than it has, so that none has no share."""
+    return (counts_K + 1) / (counts_K.sum() + len(counts_K))
 
 
 def _cross_entropy(logits: list[Tensor], labels: list[Tensor]) -> Tensor:
