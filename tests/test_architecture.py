@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"training", "predictor", "refinement"},
     {"probes", "fresh_clusters"},
     {"onnx_export", "windows"},
-    {"exporting", "reporting"},
+    {"exporting", "reporting", "splitting"},
     {"verbs"},
     {"estimator", "demo", "comparison", "review"},
     {"cli"},

@@ -162,6 +162,10 @@ class Classes:
         """Make classes background; `undo` shows them again."""
         return self._changed({i: {"hidden": not undo} for i in ids})
 
+    def extended(self, n_classes: int) -> Self:
+        """Add new classes after the last, until there are that many, named and coloured as those of `numbered`."""
+        return type(self)(self.entries + self.numbered(n_classes).entries[len(self.entries) :])
+
     def to_json(self) -> str:
         """Return the content of classes.json."""
         return json.dumps([entry.model_dump(mode="json") for entry in self.entries], indent=1, ensure_ascii=False)

@@ -262,6 +262,25 @@ def merge(
 
 
 @app.command()
+def split(
+    run: Run,
+    images: Annotated[Path, typer.Argument(help="Images that show the cluster.", show_default=False)],
+    cluster: Annotated[int, typer.Argument(help="Its id.", show_default=False)],
+    out: Annotated[Path, typer.Option("-o", "--out", help="A new folder for the run with its parts.")],
+    into: Annotated[int, typer.Option(min=2, help="How many parts.")] = 2,
+    device: Device = "cpu",
+) -> None:
+    """Divide a cluster that is two things by what it looks like; writes a new run, and trains nothing."""
+    with _one_line_errors():
+        from contextseg.classes import Classes
+        from contextseg.naming import classes_table
+        from contextseg.splitting import split as split_cluster
+
+        made = split_cluster(run, images, cluster, out, into=into, device=device, console=console)
+        console.print(classes_table(Classes.read(made.classes)))
+
+
+@app.command()
 def hide(
     run: Run,
     ids: Annotated[str, typer.Argument(help="Such as 4, or 4,6.")],

@@ -11,7 +11,7 @@ from contextseg.clustering.sampling import points_per_image, sample_cells
 from contextseg.data.images import list_images, read_image
 from contextseg.errors import ImageError
 from contextseg.predictor import Predictor
-from contextseg.training.progress import Advance, progress
+from contextseg.training.progress import progress
 
 
 def cluster_afresh(predictor: Predictor, images: Path, console: Console) -> Tensor:
@@ -32,10 +32,27 @@ def cluster_afresh(predictor: Predictor, images: Path, console: Console) -> Tens
         DataError: there are no images.
         TrainingError: they have fewer cells than there are clusters.
     """
+    settings = predictor.settings
+    kmeans = KMeans(
+        settings.n_classes, seed=settings.seed, spherical=predictor.spherical, **settings.clustering.model_dump()
+    )
+    return kmeans.fit(cell_points(predictor, images, console)).centers_.to(predictor.centers.device)
+
+
+def cell_points(predictor: Predictor, images: Path, console: Console) -> Iterator[Tensor]:
+    """Yield the embeddings of some cells of each image, (n, D) float32; together `clustering.max_points` at most.
+
+    Args:
+        predictor: of a finished run.
+        images: a folder of images, or one image.
+        console: where progress is shown, and images that are left out.
+
+    Raises:
+        DataError: there are no images.
+    """
     settings, paths = predictor.settings, list_images(images)
     per_image = points_per_image(settings.clustering.max_points, len(paths))
-
-    def points(advance: Advance) -> Iterator[Tensor]:
+    with progress(console, "clustering", len(paths)) as advance:
         for index, path in enumerate(paths):
             try:
                 image = read_image(path, max_pixels=settings.data.max_pixels)
@@ -44,9 +61,3 @@ def cluster_afresh(predictor: Predictor, images: Path, console: Console) -> Tens
             else:
                 yield sample_cells(predictor.embed(image)[None], [index], (settings.seed, "final cells", 0), per_image)
             advance(1)
-
-    kmeans = KMeans(
-        settings.n_classes, seed=settings.seed, spherical=predictor.spherical, **settings.clustering.model_dump()
-    )
-    with progress(console, "fresh clusters", len(paths)) as advance:
-        return kmeans.fit(points(advance)).centers_.to(predictor.centers.device)
