@@ -94,7 +94,7 @@ def test_commands_of_the_exports_run_and_miss_no_format(desk: Path) -> None:
     fit = ["fit", "photos/", "-o", "run", "--classes", "8", *SMALL, "--method", "lab"]
     assert CliRunner().invoke(app, fit).exit_code == 0
     commands = run_commands(ROOT / "docs/exports.md")
-    assert {arguments[0] for arguments in commands} == {"name", "merge", "hide", "export"}
+    assert {arguments[0] for arguments in commands} == {"name", "merge", "hide", "split", "export"}
     formats = [arguments[arguments.index("--format") + 1] for arguments in commands if "--format" in arguments]
     assert set(formats) == {"onnx", *FORMATS}
     assert (desk / "maps" / "one.tif").exists()
