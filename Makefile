@@ -17,7 +17,7 @@ demo: setup  ## generate scenes, learn their classes without labels, show masks 
 	$(BIN)/contextseg demo -o demo
 
 test: setup lint  ## everything that CI checks
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 faults: setup  ## kill 60 runs at random places, and tell where; the suite kills a few
 	$(BIN)/python -m pytest tests/faults --kills 60 -rP
@@ -33,7 +33,7 @@ minimal newest: setup  ## the tests with the oldest, or the newest, versions tha
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv venv --quiet --clear .venv-$@
 	$(BIN)/uv pip install --quiet --python .venv-$@ --resolution $(RESOLUTION_$@) --editable ".[dev]"
-	.venv-$@/bin/python -m pytest
+	.venv-$@/bin/python -m pytest -n auto --maxprocesses 4
 
 RESOLUTION_minimal := lowest-direct
 RESOLUTION_newest := highest
