@@ -36,8 +36,10 @@ def main() -> None:
         verbs.fit(scenes, run, settings)
         predictor = Predictor.load(verbs.RunFolder.open(run))
         state = load_file(run / "checkpoint.safetensors")
-        holistic_ngg = next(value for name, value in state.items() if name.endswith("holistic_ngg"))
-        centers_KD = next(value for name, value in state.items() if name.endswith("centers_KD"))
+        holistic_ngg, certainty_ngg, centers_KD = (
+            next(value for key, value in state.items() if key.endswith(name))
+            for name in ("holistic_ngg", "certainty_ngg", "centers_KD")
+        )
         colours = palette(len(CLASSES))
         rows = []
         for index, item in enumerate(open_labelled(scenes).items[:N_SHOWN]):
@@ -46,8 +48,11 @@ def main() -> None:
             coordinates = whole_coordinates(image.shape[0] // 4, image.shape[1] // 4)[None]
             with torch.inference_mode():
                 cosines_hwK = predictor.embedding(pixels, coordinates)[0].movedim(0, -1) @ centers_KD.T
-            labels = enlarged(holistic_ngg[index].numpy(), cosines_hwK.shape[:2])
-            say_hwK = settings.context.guidance.strength * np.eye(len(centers_KD))[labels]
+            labels, certainty = (
+                enlarged(places_ngg[index].numpy(), cosines_hwK.shape[:2])
+                for places_ngg in (holistic_ngg, certainty_ngg)
+            )
+            say_hwK = settings.context.guidance.strength * certainty[..., None] * np.eye(len(centers_KD))[labels]
             joined = cosines_hwK.numpy() / settings.context.temperature + say_hwK
             maps = (colourise(enlarged(cells, image.shape[:2]), colours) for cells in (labels, joined.argmax(-1)))
             rows.append([image, *maps, colourise(predictor.predict(image).clusters, colours)])

@@ -245,7 +245,9 @@ class GuidanceSettings(Section):
         (1.0, 2.0), min_length=1, description="size of the image on each level of the pyramid, as a factor"
     )
     grid: int = Field(28, ge=1, description="places per side of the image that have a holistic label")
-    strength: float = Field(3.0, ge=0, description="what a pixel's holistic label adds to the score of its cluster")
+    strength: float = Field(
+        1.0, ge=0, description="what a pixel's holistic label, if it is certain, adds to the score of its cluster"
+    )
     teacher: Literal["auto", "start", "student"] = Field(
         "auto",
         description="start: places are grouped once, by the network as it starts; student: for each epoch, by the "

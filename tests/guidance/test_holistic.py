@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from contextseg.guidance.holistic import holistic_vectors, labels_at
+from contextseg.guidance.holistic import at_cells, holistic_vectors
 from contextseg.views.geometry import GeometricView, whole_coordinates
 
 
@@ -38,12 +38,12 @@ def test_a_level_has_sides_that_the_network_takes() -> None:
 def test_a_cell_has_the_label_of_its_place() -> None:
     labels = torch.arange(2 * 2 * 2).view(2, 2, 2)
     # a grid of 3 x 4 cells: centres at y = 1/6, 3/6, 5/6 and x = 1/8, 3/8, 5/8, 7/8; 3/6 falls into the second row
-    found = labels_at(labels, [1], whole_coordinates(3, 4)[None])
+    found = at_cells(labels, [1], whole_coordinates(3, 4)[None])
     assert found.tolist() == [[[4, 4, 5, 5], [6, 6, 7, 7], [6, 6, 7, 7]]]
 
 
 def test_labels_follow_a_crop_and_a_flip() -> None:
     labels = torch.randint(9, (1, 7, 7), generator=torch.Generator().manual_seed(0))
     view = GeometricView((14, 21), (2, 3, 8, 10), (8, 10), flip_x=True)
-    whole = labels_at(labels, [0], whole_coordinates(14, 21)[None])
-    assert torch.equal(labels_at(labels, [0], view.coordinates()[None]), view.apply(whole, "nearest"))
+    whole = at_cells(labels, [0], whole_coordinates(14, 21)[None])
+    assert torch.equal(at_cells(labels, [0], view.coordinates()[None]), view.apply(whole, "nearest"))

@@ -96,15 +96,23 @@ def test_a_holistic_label_wins_where_the_scores_are_near() -> None:
     # 40 degrees: cos 40 = .766 for cluster 0, cos 50 = .643 for cluster 1, over 0.5: they differ by 0.246
     # 10 degrees: cos 10 = .985, cos 80 = .174, over 0.5: they differ by 1.622
     labels = {}
-    for strength in (0.0, 0.2, 1.0, 2.0):
+    for strength, certainty in ((0.0, 1.0), (0.2, 1.0), (1.0, 1.0), (2.0, 1.0), (2.0, 0.5), (2.0, 0.0)):
         method = context(guidance={"strength": strength, "grid": 2}, temperature=0.5)
         method.centers_KD.copy_(on_circle(0, 90, 180, 270))
         method.holistic_ngg[3] = 1
+        method.certainty_ngg[3] = certainty
         view = on_circle(40, 10).T[None, :, None]
         method.embedding = Given(view, view)
         method(one_row(3, 2))
-        labels[strength] = method.cluster_use().tolist()
-    assert labels == {0.0: [4, 0, 0, 0], 0.2: [4, 0, 0, 0], 1.0: [2, 2, 0, 0], 2.0: [0, 4, 0, 0]}
+        labels[strength, certainty] = method.cluster_use()[:2].tolist()
+    assert labels == {
+        (0.0, 1.0): [4, 0],
+        (0.2, 1.0): [4, 0],
+        (1.0, 1.0): [2, 2],
+        (2.0, 1.0): [0, 4],
+        (2.0, 0.5): [2, 2],
+        (2.0, 0.0): [4, 0],
+    }
 
 
 def test_a_cluster_that_has_grown_is_held_back() -> None:

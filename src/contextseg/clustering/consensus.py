@@ -85,9 +85,14 @@ class Consensus:
 
     def predict(self, points_ND: Tensor) -> Tensor:
         """Return the class with the largest share of each point's clusters, (N,) int64."""
-        votes_NK = sum(shares_MK[kmeans.predict(points_ND)] for kmeans, shares_MK in self.partitions_)
-        assert isinstance(votes_NK, Tensor)
-        return votes_NK.argmax(1)
+        return self.shares(points_ND).argmax(1)
+
+    def shares(self, points_ND: Tensor) -> Tensor:
+        """Return the share of each class in the clusters of each point, a mean over the partitions: (N, K) float32."""
+        shares_NK = torch.zeros(len(points_ND), self.n_classes, device=points_ND.device)
+        for kmeans, shares_MK in self.partitions_:
+            shares_NK += shares_MK[kmeans.predict(points_ND)]
+        return shares_NK / len(self.partitions_)
 
     def _partition(self, points_ND: Tensor, n_clusters: int, index: int) -> KMeans:
         seed, n_sampled = self.seed * self.n_partitions + index, _POINTS_PER_CLUSTER * n_clusters

@@ -38,21 +38,18 @@ def holistic_vectors(teacher: Teacher, image_B3HW: Tensor, scales: Sequence[floa
     return F.normalize(torch.cat(levels, dim=1), dim=1)
 
 
-def labels_at(labels_ngg: Tensor, indices: Sequence[int], coordinates_B2hw: Tensor) -> Tensor:
-    """Return the holistic label of the place that each cell lies in.
+def at_cells(places_ngg: Tensor, indices: Sequence[int], coordinates_B2hw: Tensor) -> Tensor:
+    """Return what is kept of the place that each cell lies in, (B, h, w).
 
     Args:
-        labels_ngg: of all images.
+        places_ngg: of all images, such as their holistic labels.
         indices: which images the cells are of.
         coordinates_B2hw: y and x of the cells in the uncropped image, in 0-1.
-
-    Returns:
-        (B, h, w) int64.
     """
-    grid = labels_ngg.shape[-1]
+    grid = places_ngg.shape[-1]
     y, x = (coordinates_B2hw * grid).long().clamp(0, grid - 1).unbind(1)
-    image = torch.as_tensor(indices, device=labels_ngg.device)[:, None, None]
-    return labels_ngg[image, y, x].long()
+    image = torch.as_tensor(indices, device=places_ngg.device)[:, None, None]
+    return places_ngg[image, y, x]
 
 
 def _resized(image_B3HW: Tensor, scale: float) -> Tensor:

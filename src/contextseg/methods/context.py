@@ -6,9 +6,9 @@ from its abstract**; ``docs/method.md`` keeps what is published apart from what 
 Before the first epoch the places of all images are grouped by their holistic vectors into as many groups as there are
 classes (``guidance/`` and ``clustering/consensus.py``); each group is a cluster whose centre is the mean embedding of
 its cells. A step: the two views of PiCIE; a pixel joins the cluster whose score is best when that of its holistic
-label has a bonus, and clusters are held near the shares that they start with; cross-entropy within and across the
-views. The centres are moved with every batch (online clustering): after the start there is no pass over the images that
-does not train, and what was learnt is what is predicted.
+label has a bonus, as large as the label is certain, and clusters are held near the shares that they start with;
+cross-entropy within and across the views. The centres are moved with every batch (online clustering): after the start
+there is no pass over the images that does not train, and what was learnt is what is predicted.
 
 Shape legend: B images, C channels, D dimensions, g places per side, h w cells, N = B h w, K clusters.
 """
@@ -25,7 +25,7 @@ from contextseg.clustering.consensus import Consensus
 from contextseg.clustering.kmeans import scores, sum_by_label
 from contextseg.clustering.sampling import points_per_image, sample_cells
 from contextseg.collectives import all_sum, gather_stream
-from contextseg.guidance.holistic import holistic_vectors, labels_at
+from contextseg.guidance.holistic import at_cells, holistic_vectors
 from contextseg.methods.method import Method, TrainingImages
 from contextseg.models.backbone import N_DEEP, Backbone
 from contextseg.models.context import ContextEmbedding, deep_features
@@ -49,6 +49,7 @@ class Context(Method):
     share_K: Tensor
     start_share_K: Tensor
     holistic_ngg: Tensor
+    certainty_ngg: Tensor
     embedding: ContextEmbedding
 
     def __init__(self, settings: Settings, *, load_start: bool = True) -> None:
@@ -60,10 +61,10 @@ class Context(Method):
             self.register_buffer(name, torch.full((settings.n_classes,), 1 / settings.n_classes))
 
     def allocate(self, n_images: int) -> None:
-        """Make room for the holistic labels, (n, g, g) int32."""
-        grid = self.settings.context.guidance.grid
-        empty = torch.zeros(n_images, grid, grid, dtype=torch.int32, device=self.centers_KD.device)
-        self.register_buffer("holistic_ngg", empty)
+        """Make room for the holistic labels, (n, g, g) int32, and how certain they are, float16 in 0-1."""
+        shape = n_images, *[self.settings.context.guidance.grid] * 2
+        for name, dtype in (("holistic_ngg", torch.int32), ("certainty_ngg", torch.float16)):
+            self.register_buffer(name, torch.zeros(shape, dtype=dtype, device=self.centers_KD.device))
 
     def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
         """Before the first epoch: start the projection, the holistic labels and the centres.
@@ -120,8 +121,11 @@ class Context(Method):
         """
         strength = self.settings.context.guidance.strength
         if strength:
-            holistic_N = labels_at(self.holistic_ngg, batch.indices, batch.first_coordinates()).flatten()
-            say_NK = strength * F.one_hot(holistic_N, len(self.centers_KD))
+            labels_N, certainty_N = (
+                at_cells(places_ngg, batch.indices, batch.first_coordinates()).flatten()
+                for places_ngg in (self.holistic_ngg, self.certainty_ngg)
+            )
+            say_NK = strength * certainty_N.float()[:, None] * F.one_hot(labels_N.long(), len(self.centers_KD))
             logits = [own_NK + say_NK for own_NK in logits]
         wanting_K = self.settings.context.balance * (self.start_share_K / self.share_K).log()
         labels = [(own_NK + wanting_K).argmax(1) for own_NK in logits]
@@ -164,21 +168,26 @@ class Context(Method):
         """Give each place its holistic label, and each centre the mean embedding of the cells of one label."""
         some = list(self._holistic(images.whole(_START_IMAGES)))
         classes = self._classes(self._sampled(epoch, some, images.n_images))
-        self.holistic_ngg.zero_()
+        kept = self.holistic_ngg, self.certainty_ngg
+        for places_ngg in kept:
+            places_ngg.zero_()
         for vectors_BEgg, indices in chain(some, self._holistic(images.whole(after=_START_IMAGES))):
-            labels_N = classes.predict(vectors_BEgg.movedim(1, -1).flatten(0, -2))
-            self.holistic_ngg[indices] = labels_N.view(-1, *vectors_BEgg.shape[-2:]).to(self.holistic_ngg.dtype)
-        self.holistic_ngg.copy_(all_sum(self.holistic_ngg))  # each process has labelled its images, 0 stands elsewhere
+            certainty_N, labels_N = classes.shares(vectors_BEgg.movedim(1, -1).flatten(0, -2)).max(1)
+            for places_ngg, found_N in zip(kept, (labels_N, certainty_N), strict=True):
+                places_ngg[indices] = found_N.view(-1, *vectors_BEgg.shape[-2:]).to(places_ngg.dtype)
+        for places_ngg in kept:
+            places_ngg.copy_(all_sum(places_ngg))  # each process has grouped its images, 0 stands elsewhere
         sums_KD, counts_K = torch.zeros_like(self.centers_KD), torch.zeros_like(self.use_K)
         for indices, pixels_B3HW, coordinates in images.whole(_START_IMAGES):
             points_ND = self.embedding(pixels_B3HW, coordinates).movedim(1, -1).flatten(0, -2)
-            cells_N = labels_at(self.holistic_ngg, indices, coordinates).flatten()
+            cells_N = at_cells(self.holistic_ngg, indices, coordinates).flatten().long()
             sums_KD += sum_by_label(points_ND, cells_N, len(sums_KD))
             counts_K += torch.bincount(cells_N, minlength=len(counts_K))
         self._start_clusters(all_sum(sums_KD), all_sum(counts_K))
         if self.settings.context.guidance.shuffled:
             order = keyed_rng(self.settings.seed, "shuffled labels", epoch).permutation(self.holistic_ngg.numel())
-            self.holistic_ngg.copy_(self.holistic_ngg.flatten()[torch.from_numpy(order)].view_as(self.holistic_ngg))
+            for places_ngg in kept:
+                places_ngg.copy_(places_ngg.flatten()[torch.from_numpy(order)].view_as(places_ngg))
 
     def _holistic(self, images: Iterable[tuple[list[int], Tensor, Tensor]]) -> Iterator[tuple[Tensor, list[int]]]:
         """Yield the holistic vectors of batches of whole images, (B, E, g, g), and which images they are of."""
