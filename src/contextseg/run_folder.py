@@ -13,6 +13,7 @@ scores-PROBE.json       that of a probe, linear or knn, which has read labels
 review/                 decisions of a person and masks: see docs/review.md
 report.html             the last page of `contextseg report`
 
+classes-N-epochs.json and review-N-epochs/ are decisions on clusters that more epochs have replaced.
 Names that begin with a dot (a lock, what a killed run was writing) belong to no result.
 """
 

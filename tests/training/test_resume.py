@@ -14,7 +14,9 @@ from interruption import interrupt_after
 from rich.console import Console
 from safetensors.torch import load_file
 
-from contextseg.errors import RunError, TrainingError
+from contextseg.classes import Classes
+from contextseg.errors import RunError, TrainingError, WriteError
+from contextseg.methods import METHODS
 from contextseg.methods.stego import Stego
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings, make_settings
@@ -45,7 +47,7 @@ def tiny(method: str = "context", own: dict[str, object] | None = None, **traini
             "views": {"frame_px": 64},
             "backbone": {"name": "test_resnet", "options": {"drop_rate": 0.2, "drop_path_rate": 0.2}},
             "clustering": {"max_points": 2000, "n_restarts": 1},
-            method: own or OWN[method],
+            method: OWN[method] if own is None else own,
             "training": {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3} | training,
         }
     )
@@ -205,6 +207,48 @@ def _wait_until_logged(path: Path, place: tuple[int, int], process: subprocess.P
 def test_more_epochs_go_on_from_a_finished_run(scenes: Path, tmp_path: Path, unbroken: RunFolder, method: str) -> None:
     fit(scenes, tmp_path / "run", tiny(method, epochs=1))
     same_run(unbroken, fit(scenes, tmp_path / "run", tiny(method, epochs=2), resume=True))
+
+
+def decide(run: RunFolder) -> Classes:
+    """Name, merge and colour classes, and leave what `review` leaves; return the classes."""
+    classes = Classes.read(run.classes).rename({0: "sky"}).merge(1, [2]).recolour({3: (1, 2, 3)})
+    classes.write(run.classes)
+    (run.path / "review" / "masks").mkdir(parents=True)
+    (run.path / "review" / "log.jsonl").write_text("a correction\n")
+    return classes
+
+
+def test_decisions_stay_where_clusters_do_and_masks_of_earlier_weights_go(scenes: Path, tmp_path: Path) -> None:
+    run = fit(scenes, tmp_path / "run", tiny("iic", PEERS["iic"], epochs=1))
+    classes = decide(run)
+    fit(scenes, run.path, tiny("iic", PEERS["iic"], epochs=2), resume=True)
+    assert Classes.read(run.classes) == classes
+    assert [path.name for path in (run.path / "review").iterdir()] == ["log.jsonl"]
+
+
+def test_decisions_on_clusters_that_are_made_afresh_are_set_aside(scenes: Path, tmp_path: Path) -> None:
+    run, longer = fit(scenes, tmp_path / "run", tiny("picie", epochs=1)), tiny("picie", epochs=2)
+    classes, console = decide(run), Console(record=True, quiet=False, width=500)
+    obstacle = run.path / ".weights.safetensors.part"
+    obstacle.mkdir()
+    with pytest.raises(WriteError):  # as late as it can be: the new classes are there, the new weights are not
+        fit(scenes, run.path, longer, resume=True, console=console)
+    obstacle.rmdir()
+    fit(scenes, run.path, longer, resume=True)
+    assert Classes.read(run.classes) == Classes.numbered(4)
+    assert Classes.read(run.path / "classes-1-epochs.json") == classes
+    assert not (run.path / "review").exists()
+    assert (run.path / "review-1-epochs" / "log.jsonl").read_text() == "a correction\n"
+    assert f"classes.json of those before is now {run.path / 'classes-1-epochs.json'}" in console.export_text()
+
+
+def test_which_clusters_last() -> None:
+    """Those that a method learns itself, unless it begins anew; where nothing is trained, they are the same again."""
+    own = PEERS | OWN
+    lasting = {name: METHODS[name](tiny(name, own.get(name, {}))).lasting_clusters for name in METHODS}
+    assert {name for name in METHODS if not lasting[name]} == {"picie", "mdc", "context"}  # from random weights
+    taught = OWN["context"] | {"guidance": {"grid": 8, "teacher": "start"}}
+    assert METHODS["context"](tiny("context", taught)).lasting_clusters
 
 
 def test_resume_refuses_other_settings_other_images_and_finished_runs(scenes: Path, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ class Context(Method):
     def __init__(self, settings: Settings, *, load_start: bool = True) -> None:
         backbone = Backbone(settings.backbone, load_start=load_start)
         super().__init__(ContextEmbedding(backbone, settings.context.embedding), settings)
+        self.lasting_clusters = not self._teacher_is_student()
         self.register_buffer("centers_KD", torch.zeros(settings.n_classes, settings.context.embedding.dim))
         self.register_buffer("use_K", torch.zeros(settings.n_classes, dtype=torch.int64))
         for name in ("share_K", "start_share_K"):

@@ -35,6 +35,7 @@ class DenseSiam(Method):
 
     trained: ClassVar[bool] = True
     spherical: ClassVar[bool] = False
+    lasting_clusters = True
     embedding: ClusterScores
     region_weight: Tensor
     use_K: Tensor

@@ -35,6 +35,7 @@ class Iic(Method):
 
     trained: ClassVar[bool] = True
     spherical: ClassVar[bool] = False
+    lasting_clusters = True
     embedding: ClusterScores
     use_K: Tensor
 

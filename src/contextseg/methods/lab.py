@@ -11,6 +11,7 @@ class Lab(Method):
     """CIE Lab colour and weighted position, clustered by their Euclidean distance."""
 
     spherical: ClassVar[bool] = False
+    lasting_clusters = True
 
     def __init__(self, settings: Settings, *, load_start: bool = True) -> None:
         super().__init__(LabPosition(settings.lab.position_weight), settings)

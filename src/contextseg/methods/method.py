@@ -43,6 +43,7 @@ class Method(nn.Module):
         spherical: whether the embeddings have unit length and are clustered by their cosine.
         watched: what `health` is, as metrics.jsonl names it.
         collapse: what is said where it is low.
+        lasting_clusters: whether a cluster is still the same one after more epochs; False where they are made afresh.
         settings: of the run.
         embedding: (B, 3, H, W) RGB in 0-1, and the coordinates of the (H / 4) x (W / 4) cells in the uncropped image,
             (B, 2, H / 4, W / 4) in 0-1, to (B, D, H / 4, W / 4) float32.
@@ -52,6 +53,7 @@ class Method(nn.Module):
     spherical: ClassVar[bool] = True
     watched: ClassVar[str] = "cluster_use"
     collapse: ClassVar[str] = "the clusters are collapsing. Fewer classes, a better start or more images may help."
+    lasting_clusters: bool = False
 
     def __init__(self, embedding: nn.Module, settings: Settings) -> None:
         super().__init__()

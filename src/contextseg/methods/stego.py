@@ -87,6 +87,7 @@ class Stego(Method):
     """STEGO: a head on a frozen backbone, and a cluster probe."""
 
     trained: ClassVar[bool] = True
+    lasting_clusters = True
     embedding: Codes
     nearest_nk: Tensor
     use_K: Tensor

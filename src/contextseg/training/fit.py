@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -28,7 +29,7 @@ from contextseg.data.cache import ImageCache
 from contextseg.data.images import list_images
 from contextseg.errors import RunError, TrainingError
 from contextseg.extras import import_extra
-from contextseg.files import write_atomically
+from contextseg.files import write_atomically, write_errors
 from contextseg.methods import METHODS
 from contextseg.methods.method import Method
 from contextseg.models.input_convention import find_input_convention, is_stated, with_metadata
@@ -98,7 +99,7 @@ def fit(
                 "train_s": time.perf_counter() - began,
             }
             cache.delete()
-            _write(run, method, centers, meta | measured | {"peak_memory_mib": peak_memory_mib()})
+            _write(run, method, centers, meta | measured | {"peak_memory_mib": peak_memory_mib()}, console)
         fabric.barrier()
         return run
 
@@ -207,14 +208,32 @@ def final_clusters(fabric: Fabric, method: Method, cache: ImageCache, settings: 
         return method.final_centers(gather_stream(points(advance)))
 
 
-def _write(run: RunFolder, method: Method, centers: Tensor, meta: dict[str, Any]) -> None:
-    """Write what makes a run a finished one."""
-    Classes.numbered(len(centers)).write(run.classes)
+def _write(run: RunFolder, method: Method, centers: Tensor, meta: dict[str, Any], console: Console) -> None:
+    """Write what makes a run a finished one; what a person has decided stays where its clusters do."""
+    if not method.lasting_clusters:
+        _set_decisions_aside(run, console)
+    if not run.classes.exists():
+        Classes.numbered(len(centers)).write(run.classes)
+    shutil.rmtree(run.path / "review" / "masks", ignore_errors=True)  # of earlier weights; `review` makes them again
     run.write_json("meta.json", meta)
     # last, since a run that has them is finished
     network = {f"embedding.{name}": value.cpu().contiguous() for name, value in method.embedding.state_dict().items()}
     learnt = {**network, "centers": centers.cpu().contiguous()}
     write_atomically(run.weights, save(learnt, {"epochs": str(method.settings.training.epochs)}))
+
+
+def _set_decisions_aside(run: RunFolder, console: Console) -> None:
+    """Rename what says anything of the clusters of earlier weights, so that it is not taken for the new ones."""
+    if (epochs := _trained_epochs(run)) is None:
+        return
+    for path in (run.classes, run.path / "review"):
+        kept = path.with_name(f"{path.stem}-{epochs}-epochs{path.suffix}")
+        if path.exists() and not kept.exists():  # it is there where a run was killed after this
+            with write_errors(kept):
+                os.replace(path, kept)
+            console.print(
+                f"the clusters were made afresh, so {path.name} of those before is now {kept}", highlight=False
+            )
 
 
 def peak_memory_mib() -> float:
@@ -293,22 +312,21 @@ def _resumed(out: Path, settings: Settings) -> RunFolder:
     if before != now:
         changed = ", ".join(sorted(_differences(before, now)))
         raise RunError(f"{out}: the run was started with other settings ({changed}); resume with the same ones")
-    if _is_finished(run, settings.training.epochs):
+    if (trained := _trained_epochs(run)) is not None and trained >= settings.training.epochs:
         raise RunError(f"{out}: this run is finished; give more epochs or a new folder")
     run.write_settings(settings)
     return run
 
 
-def _is_finished(run: RunFolder, epochs: int) -> bool:
-    """Return whether the weights are of the last epoch: while a run goes on for more epochs, its earlier ones stay."""
+def _trained_epochs(run: RunFolder) -> int | None:
+    """Return the epochs behind the weights, None where there are none; a run that goes on has those of fewer epochs."""
     if not run.weights.exists():
-        return False
+        return None
     try:
         with safe_open(run.weights, framework="pt") as file:
-            trained = (file.metadata() or {}).get("epochs", run.settings().training.epochs)
+            return int((file.metadata() or {}).get("epochs", run.settings().training.epochs))
     except (OSError, SafetensorError) as error:
         raise RunError(f"{run.weights}: is damaged: {error}; delete it, and --resume makes it again") from error
-    return int(trained) >= epochs
 
 
 def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
