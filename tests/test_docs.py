@@ -1,11 +1,14 @@
 """What the documents say can be done is done: their commands and code run, their links lead somewhere."""
 
+import csv
 import re
 import runpy
 import shlex
 import shutil
 import sys
 from pathlib import Path
+from textwrap import dedent
+from typing import Any
 
 import nbformat
 import numpy as np
@@ -13,12 +16,13 @@ import pytest
 import rasterio
 import timm
 from nbclient import NotebookClient
+from PIL import Image
 from typer.testing import CliRunner
 
-from contextseg import ContextSegmenter
+from contextseg import ContextSegmenter, naming, predict
 from contextseg.cli import app
 from contextseg.data.labelled import DATA_SETS
-from contextseg.exporting import FORMATS
+from contextseg.exporting import FORMATS, _masks
 from contextseg.settings import Settings, load_settings, make_settings, override, setting_names
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +31,7 @@ SMALL = ["--set", "data.image_px=64", "--set", "views.frame_px=64", "--set", "cl
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)
+    return [dedent(block) for block in re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)]
 
 
 @pytest.fixture
@@ -55,6 +59,12 @@ def run_commands(page: Path) -> list[list[str]]:
     return commands
 
 
+def make_run() -> None:
+    """Make the run that the pages on exports begin with."""
+    fit = ["fit", "photos/", "-o", "run", "--classes", "8", *SMALL, "--method", "lab"]
+    assert CliRunner().invoke(app, fit).exit_code == 0
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/own-images.md", "docs/choosing-k.md"])
 def test_commands_run(desk: Path, page: str) -> None:
     assert len(run_commands(ROOT / page)) >= 2
@@ -68,6 +78,28 @@ def test_commands_of_the_page_on_data_sets_of_ones_own_run(desk: Path) -> None:
         "evaluate",
     ]
     assert (desk / "run" / "scores.json").exists()
+
+
+def test_the_export_of_the_page_on_exports_of_ones_own_runs(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ROOT / "docs/add-an-export.md"
+    (code,) = blocks(page, "python")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    monkeypatch.setitem(FORMATS, "shares", _masks(names["SharesWriter"]))
+    make_run()
+    naming.name(desk / "run", {0: "sky, or sea"})
+    naming.merge(desk / "run", 0, [5])
+    naming.hide(desk / "run", [3])
+    assert [arguments[0] for arguments in run_commands(page)] == ["export"]
+    with (desk / "shares" / "shares.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["image", "sky, or sea", "class 1", "class 2", "class 4", "class 6", "class 7"]
+    predict(desk / "run", desk / "photos", desk / "masks")
+    assert [image for image, *_ in rows] == sorted(path.name for path in (desk / "photos").iterdir())
+    for image, *shares in rows:
+        with Image.open(desk / "masks" / f"{Path(image).stem}.png") as mask:
+            values = np.asarray(mask)
+        assert [float(share) for share in shares] == [round((values == i).mean(), 6) for i in (0, 1, 2, 4, 6, 7)]
 
 
 def test_commands_of_the_data_sets_page_run(desk: Path) -> None:
@@ -91,8 +123,7 @@ def test_commands_of_the_exports_run_and_miss_no_format(desk: Path) -> None:
     place = rasterio.Affine(0.5, 0, 400_000, 0, -0.5, 5_800_000)
     with rasterio.open(desk / "rasters" / "one.tif", "w", transform=place, **profile) as raster:
         raster.write(np.zeros((3, 64, 96), np.uint8))
-    fit = ["fit", "photos/", "-o", "run", "--classes", "8", *SMALL, "--method", "lab"]
-    assert CliRunner().invoke(app, fit).exit_code == 0
+    make_run()
     commands = run_commands(ROOT / "docs/exports.md")
     assert {arguments[0] for arguments in commands} == {"name", "merge", "hide", "split", "export"}
     formats = [arguments[arguments.index("--format") + 1] for arguments in commands if "--format" in arguments]
