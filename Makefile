@@ -16,7 +16,7 @@ $(VENV)/.ready: pyproject.toml
 demo: setup  ## generate scenes, learn their classes without labels, show masks beside the truth
 	$(BIN)/contextseg demo -o demo
 
-test: setup lint  ## everything that CI checks
+test: setup lint  ## everything that CI checks, but for the pages of `make docs`
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 faults: setup  ## kill 60 runs at random places, and tell where; the suite kills a few
