@@ -69,7 +69,18 @@ def test_nothing_is_shown_without_the_token(bare: TestClient, path: str) -> None
     assert bare.get(path, headers=COOKIE).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "10.0.0.1:8765", ""])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8765",
+        "127.0.0.1.evil.example",
+        "10.0.0.1:8765",
+        "",
+        "localhost:[",
+        "localhost:8765:1",
+    ],
+)
 def test_another_host_is_refused(client: TestClient, host: str) -> None:
     response = client.get("/state", headers={"host": host, "origin": f"http://{host}"})
     assert response.status_code == 421
@@ -101,6 +112,9 @@ def test_a_request_that_is_too_large_or_of_unknown_length(client: TestClient) ->
     assert client.post("/actions", content=named(MAX_BODY_BYTES - rest)).status_code == 200
     assert client.post("/actions", content=named(MAX_BODY_BYTES - rest + 1)).status_code == 413
     assert client.post("/actions", content=pieces()).status_code == 411
+    assert client.post("/actions", headers={"content-length": "9" * 5000}).status_code == 413
+    assert client.get(f"/images/{'9' * 5000}/view.jpg").status_code == 414
+    assert client.get(f"/images?search={'x' * 2000}").status_code == 414
 
 
 @pytest.mark.parametrize(

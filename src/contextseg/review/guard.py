@@ -3,10 +3,11 @@
 * The Host must be a loopback name: another site's name that was made to point here (DNS rebinding) is refused.
 * A request that says where it comes from must come from this page; one that changes something must say so.
 * The token comes once in the address, and is then a cookie that scripts cannot read.
-* A request's body says its length, and is small.
+* The address is short; a request's body says its length, and is small.
 """
 
 import hmac
+import re
 from http import HTTPStatus
 
 from starlette.datastructures import MutableHeaders
@@ -15,7 +16,8 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY_BYTES = 16_384
-LOOPBACK = frozenset({"127.0.0.1", "localhost"})
+MAX_ADDRESS_BYTES = 2_000
+LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?")
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -61,7 +63,7 @@ class Guard:
         """Return the answer to a request that goes no further."""
         headers, changes = request.headers, request.method not in {"GET", "HEAD"}
         host = headers.get("host", "")
-        if host.partition(":")[0] not in LOOPBACK:
+        if not LOOPBACK.fullmatch(host):
             return _refusal(HTTPStatus.MISDIRECTED_REQUEST, "this page is for the machine that it runs on")
         if headers.get("origin", None if changes else f"http://{host}") != f"http://{host}":
             return _refusal(HTTPStatus.FORBIDDEN, "the request comes from another page")
@@ -71,9 +73,12 @@ class Guard:
             return answer
         if not self._fits(request.cookies.get(self._cookie, "")):
             return _refusal(HTTPStatus.FORBIDDEN, "open the address that `contextseg review` has printed")
-        if changes and not headers.get("content-length", "").isdecimal():
+        if len(request.scope["path"]) + len(request.scope["query_string"]) > MAX_ADDRESS_BYTES:
+            return _refusal(HTTPStatus.REQUEST_URI_TOO_LONG, f"the address has more than {MAX_ADDRESS_BYTES} bytes")
+        length = headers.get("content-length", "")
+        if changes and not length.isdecimal():
             return _refusal(HTTPStatus.LENGTH_REQUIRED, "the request does not say how long it is")
-        if changes and int(headers["content-length"]) > MAX_BODY_BYTES:
+        if changes and (len(length) > 9 or int(length) > MAX_BODY_BYTES):  # Python refuses to read thousands of digits
             return _refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the request has more than {MAX_BODY_BYTES} bytes")
         return None
 
