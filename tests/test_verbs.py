@@ -1,6 +1,7 @@
 """The main job on files: fit, predict and evaluate, on good folders and on hard ones."""
 
 import json
+import os
 import re
 import shutil
 from io import StringIO
@@ -14,11 +15,15 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from contextseg import verbs
+from contextseg.classes import Classes
+from contextseg.data.images import list_images, read_image
 from contextseg.data.scenes import CLASSES, render_scene, write_scenes
-from contextseg.errors import DataError, RunError, SettingsError, TrainingError
+from contextseg.errors import DataError, ImageError, RunError, SettingsError, TrainingError, WriteError
 from contextseg.evaluation.boundaries import BoundaryCounts
 from contextseg.evaluation.scores import read_scores
+from contextseg.export.indexed_png import PngWriter, write_confidence
 from contextseg.methods import METHODS
+from contextseg.predictor import Predictor
 from contextseg.probes import PARAMETERS, PROBES
 from contextseg.refinement import EPS, KERNEL_PX
 from contextseg.run_folder import RunFolder
@@ -127,6 +132,85 @@ def test_predict_leaves_out_what_it_cannot_read(lab_run: Path, tmp_path: Path) -
     left_out = verbs.predict(lab_run, tmp_path, tmp_path / "out")
     assert [Path(name).name for name, _ in left_out] == ["bad.png"]
     assert (tmp_path / "out" / "good.png").exists()
+
+
+def write_masks_one_by_one(run: Path, images: Path, out: Path) -> list[tuple[str, str]]:
+    """The slow reference: read, compute and write one image after the other."""
+    predictor = Predictor.load(RunFolder.open(run))
+    writer = PngWriter(out, Classes.read(run / "classes.json", len(CLASSES)))
+    left_out = []
+    for path in list_images(images):
+        target = path.relative_to(images).with_suffix(".png")
+        try:
+            prediction = predictor.predict(read_image(path))
+        except ImageError as error:
+            left_out.append((str(path), error.reason))
+        else:
+            write_confidence(out / "confidence" / target, prediction.confidence)
+            writer.add(path, target, prediction.clusters)
+    return left_out
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Images of several sizes, every third of them broken."""
+    root = tmp_path / "mixed"
+    (root / "sub").mkdir(parents=True)
+    for i in range(24):
+        path = root / ("sub" if i % 2 else "") / f"{i:02}.png"
+        if i % 3 == 1:
+            path.write_bytes(b"broken" * i)
+        else:
+            Image.fromarray(render_scene(i, 0, 64, 96).image[: 40 + i, : 90 - 2 * i]).save(path)
+    return root
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("confidence", [False, True])
+def test_predict_in_threads_writes_what_one_by_one_does(
+    lab_run: Path, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_threads: int, confidence: bool
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: n_threads)
+    told = write_masks_one_by_one(lab_run, mixed, tmp_path / "one by one")
+    assert len(told) == 8
+    assert verbs.predict(lab_run, mixed, tmp_path / "out", confidence=confidence) == told
+    expected = {path.relative_to(tmp_path / "one by one"): path for path in (tmp_path / "one by one").rglob("*.*")}
+    if not confidence:
+        expected = {name: path for name, path in expected.items() if name.parts[0] != "confidence"}
+    found = {path.relative_to(tmp_path / "out"): path for path in (tmp_path / "out").rglob("*.*")}
+    assert found.keys() == expected.keys()
+    for name, path in found.items():
+        assert path.read_bytes() == expected[name].read_bytes()
+
+
+def test_what_is_computed_is_written_when_predict_is_interrupted(
+    lab_run: Path, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verbs.predict(lab_run, mixed, tmp_path / "whole")
+    score, n_scored = Predictor.score, 0
+
+    def interrupted(predictor: Predictor, image: np.ndarray) -> torch.Tensor:
+        nonlocal n_scored
+        n_scored += 1
+        if n_scored == 6:
+            raise KeyboardInterrupt
+        return score(predictor, image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "score", interrupted)
+        with pytest.raises(KeyboardInterrupt, match=r"^$"):
+            verbs.predict(lab_run, mixed, tmp_path / "out")
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 5
+    verbs.predict(lab_run, mixed, tmp_path / "out", resume=True)
+    for path in (tmp_path / "whole").rglob("*.*"):
+        assert (tmp_path / "out" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
+
+
+def test_a_mask_that_cannot_be_written_ends_predict_with_its_error(lab_run: Path, scenes: Path, tmp_path: Path) -> None:
+    (tmp_path / "0003.png").mkdir()
+    with pytest.raises(WriteError, match=r"0003\.png: cannot be written"):
+        verbs.predict(lab_run, scenes, tmp_path)
+    assert all((tmp_path / f"000{i}.png").is_file() for i in range(3))
 
 
 def test_evaluate_agrees_with_the_masks_that_predict_writes(lab_run: Path, scenes: Path, tmp_path: Path) -> None:

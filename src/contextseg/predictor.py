@@ -35,7 +35,7 @@ CONFIDENCE_TEMPERATURE = 0.1
 """Divides the scores before the softmax whose largest value is the confidence: ours, as cosines lie close together."""
 LONGEST_STRIP = 16
 """Strips that are longer than this many times their width are not enlarged along their length."""
-_BAND_VALUES = 2**25  # scores that exist at full size at one time
+_BAND_VALUES = 2**21  # scores that exist at full size at one time: several threads may be here, and more is no faster
 
 
 @dataclass(frozen=True)

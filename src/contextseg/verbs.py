@@ -6,17 +6,20 @@ Where torchrun has started several processes, each predicts its share of the ima
 import functools
 import itertools
 import operator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from torch import Tensor
 
 from contextseg.classes import Classes
 from contextseg.collectives import first_does, gather, rank, share, world_size
 from contextseg.data.images import list_images, read_image
 from contextseg.data.labelled import LabelledImages, open_labelled
+from contextseg.data.threads import map_ahead, read_ahead
 from contextseg.errors import ImageError, SettingsError
 from contextseg.evaluation.boundaries import BoundaryCounts
 from contextseg.evaluation.counts import ConfusionCounts
@@ -26,7 +29,7 @@ from contextseg.export.names import mask_names
 from contextseg.exporting import export
 from contextseg.fresh_clusters import cluster_afresh
 from contextseg.naming import hide, merge, name
-from contextseg.predictor import Predictor, best_ids
+from contextseg.predictor import Predictor, best_cluster, best_ids
 from contextseg.probes import PARAMETERS, fit_probe
 from contextseg.refinement import REFINEMENT, Scorer, flip_averaged, refined
 from contextseg.run_folder import RunFolder
@@ -82,19 +85,27 @@ def predict(
     masks = first_does(lambda: PngWriter(out, classes))  # it writes classes.json
     if resume:  # asked by one process, before any of them writes
         targets = first_does(lambda: {path: target for path, target in targets.items() if not (out / target).exists()})
+    own = share(list(targets))
     left_out: list[tuple[str, str]] = []
-    with progress(console or Console(quiet=True), "predicting", len(targets)) as advance:
-        for path, target in share(list(targets.items())):
-            try:
-                image = read_image(path, max_pixels=predictor.settings.data.max_pixels)
-            except ImageError as error:
-                left_out.append((str(path), error.reason))
+
+    def scored() -> Iterator[tuple[Path, Tensor, tuple[int, int]]]:
+        read = functools.partial(read_image, max_pixels=predictor.settings.data.max_pixels)
+        for path, image in zip(own, read_ahead(read, own), strict=True):
+            if isinstance(image, ImageError):
+                left_out.append((str(path), image.reason))
+                advance(world_size())
             else:
-                if confidence:
-                    prediction = predictor.predict(image)
-                    write_confidence(out / "confidence" / target, prediction.confidence)
-                # last: `resume` takes it as the sign that all is there
-                masks.add(path, target, prediction.clusters if confidence else predictor.clusters(image))
+                yield path, predictor.score(image), (image.shape[0], image.shape[1])
+
+    def write(path: Path, scores_Khw: Tensor, size: tuple[int, int]) -> None:
+        if confidence:
+            prediction = best_cluster(scores_Khw, size)
+            write_confidence(out / "confidence" / targets[path], prediction.confidence)
+        # last: `resume` takes it as the sign that all is there
+        masks.add(path, targets[path], prediction.clusters if confidence else best_ids(scores_Khw, size))
+
+    with progress(console or Console(quiet=True), "predicting", len(targets)) as advance:
+        for _ in map_ahead(lambda found: write(*found), scored()):  # threads read and write, this one computes
             advance(world_size())
     return list(itertools.chain(*gather(left_out)))
 
@@ -200,8 +211,8 @@ def _count(
     shape = len(row_of_K), labelled.space.n_classes
     counts, boundaries = ConfusionCounts(*shape), BoundaryCounts(*shape)
     with progress(console, "evaluating", len(labelled)) as advance:
-        for index in share(range(len(labelled))):
-            image, labels_HW = labelled.read(index, max_pixels=max_pixels)
+        read = functools.partial(labelled.read, max_pixels=max_pixels)
+        for image, labels_HW in map_ahead(read, share(range(len(labelled)))):
             rows_HW = row_of_K[best_ids(scorer(image), (labels_HW.shape[0], labels_HW.shape[1]))]
             counts.update(rows_HW, labels_HW)
             boundaries.update(rows_HW, labels_HW)

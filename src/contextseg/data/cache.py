@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from contextseg.conventions import MAX_PIXELS, SIZE_MULTIPLE_PX
 from contextseg.data.images import read_for_training, relative_name
-from contextseg.data.threads import map_ahead
+from contextseg.data.threads import read_ahead
 from contextseg.errors import DataError, ImageError
 from contextseg.files import atomic, write_atomically, write_errors
 
@@ -100,7 +100,7 @@ class ImageCache:
         with write_errors(folder):
             # Without this, a build killed below would leave the old index beside new pixels.
             (folder / _INDEX).unlink(missing_ok=True)
-        index = _write_raw(folder / _RAW, names, _decoded(paths, read), on_progress)
+        index = _write_raw(folder / _RAW, names, read_ahead(read, paths), on_progress)
         write_atomically(folder / _INDEX, json.dumps({"fingerprint": fingerprint} | index).encode())
         return cls(folder)
 
@@ -157,18 +157,6 @@ def _read_index(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return index if complete and {"left_out", "fingerprint"} <= index.keys() else None
-
-
-def _decoded(paths: Sequence[Path], read: Callable[[Path], NDArray[np.uint8]]) -> Iterator[Decoded]:
-    """Yield the images in order, or why one is not usable."""
-
-    def read_or_error(path: Path) -> Decoded:
-        try:
-            return read(path)
-        except ImageError as error:
-            return error
-
-    return map_ahead(read_or_error, paths)
 
 
 def _write_raw(

@@ -5,7 +5,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
+
+from contextseg.errors import ImageError
 
 _MAX_THREADS = 4
 
@@ -29,3 +32,15 @@ def map_ahead(function: Callable[[_In], _Out], things: Iterable[_In]) -> Iterato
         while ahead:
             yield ahead.popleft().result()
             ahead.extend(pool.submit(function, thing) for thing in islice(rest, 1))
+
+
+def read_ahead(read: Callable[[Path], _Out], paths: Iterable[Path]) -> Iterator[_Out | ImageError]:
+    """Yield what `read` makes of each image file, in order, or why the file cannot be used; see `map_ahead`."""
+
+    def read_or_error(path: Path) -> _Out | ImageError:
+        try:
+            return read(path)
+        except ImageError as error:
+            return error
+
+    return map_ahead(read_or_error, paths)
