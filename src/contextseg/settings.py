@@ -31,6 +31,12 @@ class DataSettings(Section):
 
     image_px: int = Field(224, ge=32, description="shorter side of every image before the network, in pixels")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="files with more pixels than this are left out")
+    cache_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="decoded images on disk while the run trains, at most; those beyond it are decoded each time they "
+        "are used; by default all are kept",
+    )
 
     @model_validator(mode="after")
     def _whole_cells(self) -> Self:

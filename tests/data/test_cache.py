@@ -11,7 +11,7 @@ from PIL import Image
 from contextseg.data import cache as cache_module
 from contextseg.data.cache import ImageCache
 from contextseg.data.images import list_images, read_for_training
-from contextseg.errors import DataError, SettingsError, WriteError
+from contextseg.errors import DataError, ImageError, SettingsError, WriteError
 
 
 @pytest.fixture
@@ -92,6 +92,42 @@ def test_decoding_runs_ahead_by_a_few_images_only(root, tmp_path, monkeypatch):
     build(root, tmp_path / "cache", on_progress=lambda done, total: ahead.append(len(decoded) - done))
     assert len(decoded) == 12
     assert max(ahead) <= 2
+
+
+@pytest.mark.parametrize("max_bytes", [0, 3071, 3072, 20_000, 10**6])
+def test_a_limit_changes_where_images_are_read_not_what_they_are(root, tmp_path, max_bytes):
+    whole = build(root, tmp_path / "whole")
+    cache = build(root, tmp_path / "cache", max_bytes=max_bytes)
+    # 3072 bytes for 32 x 32, 6144 for 32 x 64: 3072, 6144, 12288, 15360, 18432 and then 24576
+    assert cache.n_stored == {0: 0, 3071: 0, 3072: 1, 20_000: 5, 10**6: 12}[max_bytes]
+    size = (tmp_path / "cache" / "images.raw").stat().st_size
+    assert size == sum(image.nbytes for image in list(whole)[: cache.n_stored]) <= max_bytes
+    assert (cache.names, cache.shapes, cache.fingerprint) == (whole.names, whole.shapes, whole.fingerprint)
+    for again in (cache, pickle.loads(pickle.dumps(cache)), ImageCache(tmp_path / "cache")):
+        for image, expected in zip(again, whole, strict=True):
+            np.testing.assert_array_equal(image, expected)
+
+
+def test_another_limit_builds_again(root, tmp_path):
+    build(root, tmp_path / "cache", max_bytes=20_000)
+    assert build(root, tmp_path / "cache").n_stored == 12
+    assert build(root, tmp_path / "cache", max_bytes=3072).n_stored == 1
+
+
+def test_an_image_beyond_the_limit_that_has_changed(root, tmp_path):
+    cache = build(root, tmp_path / "cache", max_bytes=0)
+    Image.new("RGB", (90, 40)).save(root / "sub" / "03.png")
+    with pytest.raises(ImageError, match=r"03\.png: has changed since the images were read"):
+        cache[3]
+    (root / "sub" / "04.png").unlink()
+    with pytest.raises(ImageError, match=r"04\.png: does not exist"):
+        cache[4]
+
+
+def test_one_file_beyond_the_limit(root, tmp_path):
+    file = root / "sub" / "00.png"
+    cache = ImageCache.build([file], file, tmp_path / "cache", shorter_px=32, max_bytes=0)
+    np.testing.assert_array_equal(cache[0], read_for_training(file, shorter_px=32, multiple=32))
 
 
 def test_a_complete_cache_is_reused(root, tmp_path, monkeypatch):

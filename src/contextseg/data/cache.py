@@ -2,6 +2,10 @@
 
 The cache is a folder with two files: `images.raw`, the (h, w, 3) uint8 arrays one after the other, and
 `index.json`, which says what they are. The index is written last, so that a cache with an index is complete.
+
+The file may have a limit. It then holds the first images of the list, and the others are decoded whenever they are
+used. Nothing is evicted: an epoch takes each image once, in an order drawn at random, so that whatever a cache of that
+size holds, as large a share of the images is found in it.
 """
 
 import hashlib
@@ -18,6 +22,7 @@ from numpy.typing import NDArray
 
 from contextseg.conventions import MAX_PIXELS, SIZE_MULTIPLE_PX
 from contextseg.data.images import read_for_training, relative_name
+from contextseg.data.tars import place, tar_around
 from contextseg.data.threads import read_ahead
 from contextseg.errors import DataError, ImageError
 from contextseg.files import atomic, write_atomically, write_errors
@@ -32,7 +37,8 @@ Decoded = NDArray[np.uint8] | ImageError
 class ImageCache:
     """The usable images of a list, at training size, in the order of the list.
 
-    Memory holds the index alone; pixels are read from disk when they are used. A cache can be sent to another
+    Memory holds the index alone; pixels are read from disk when they are used, from the image files where they are not
+    in the cache. A cache can be sent to another
     process: it is opened again there.
 
     Args:
@@ -43,6 +49,7 @@ class ImageCache:
         names: of the images, relative to the root of the data set, with forward slashes.
         shapes: (h, w) of the images.
         left_out: (name, reason) of the files that could not be used.
+        n_stored: how many images, from the first, the file holds.
         fingerprint: hex digest of the files (names, sizes, times of change) and of how they were read.
 
     Raises:
@@ -58,9 +65,13 @@ class ImageCache:
         self.shapes: list[tuple[int, int]] = [(h, w) for h, w in index["shapes"]]
         self.left_out: list[tuple[str, str]] = [(name, reason) for name, reason in index["left_out"]]
         self.fingerprint: str = index["fingerprint"]
+        self.n_stored: int = index["n_stored"]
+        self._root, self._size = Path(index["how"]["root"]), index["how"]["size"]
         self._starts = [0, *accumulate(3 * h * w for h, w in self.shapes)]
-        # Copy-on-write: torch warns of read-only arrays, and a write must not reach the file.
-        self._pixels = np.asarray(np.memmap(folder / _RAW, dtype=np.uint8, mode="c"))
+        self._pixels = np.zeros(0, np.uint8)  # an empty file cannot be mapped
+        if self.n_stored:
+            # Copy-on-write: torch warns of read-only arrays, and a write must not reach the file.
+            self._pixels = np.asarray(np.memmap(folder / _RAW, dtype=np.uint8, mode="c"))
 
     @classmethod
     def build(
@@ -72,6 +83,7 @@ class ImageCache:
         shorter_px: int,
         multiple: int = SIZE_MULTIPLE_PX,
         max_pixels: int = MAX_PIXELS,
+        max_bytes: int | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Self:
         """Decode images into a cache, or take the one in the folder if it is complete and of the same files.
@@ -85,6 +97,7 @@ class ImageCache:
             shorter_px: shorter side of the images, in pixels; see `contextseg.data.images.training_size`.
             multiple: both sides are multiples of this.
             max_pixels: files with more pixels are left out.
+            max_bytes: size of the file of pixels, at most; None for no limit.
             on_progress: called with (files done, files in all) after each file; not when a cache is reused.
 
         Raises:
@@ -94,22 +107,34 @@ class ImageCache:
         """
         names = [relative_name(path, root) for path in paths]
         fingerprint = _fingerprint(paths, names, shorter_px, multiple, max_pixels)
-        if (index := _read_index(folder)) is not None and index["fingerprint"] == fingerprint:
-            return cls(folder)
         read = partial(read_for_training, shorter_px=shorter_px, multiple=multiple, max_pixels=max_pixels)
+        base = root.parent if list(paths) == [root] else root
+        how = {"root": str(base.absolute()), "size": read.keywords, "max_bytes": max_bytes}
+        index = _read_index(folder)
+        if index is not None and (index["fingerprint"], index["how"]) == (fingerprint, how):
+            return cls(folder)
         with write_errors(folder):
             # Without this, a build killed below would leave the old index beside new pixels.
             (folder / _INDEX).unlink(missing_ok=True)
-        index = _write_raw(folder / _RAW, names, read_ahead(read, paths), on_progress)
-        write_atomically(folder / _INDEX, json.dumps({"fingerprint": fingerprint} | index).encode())
+        index = _write_raw(folder / _RAW, names, read_ahead(read, paths), max_bytes, on_progress)
+        write_atomically(folder / _INDEX, json.dumps({"fingerprint": fingerprint, "how": how} | index).encode())
         return cls(folder)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, i: int) -> NDArray[np.uint8]:
-        """Return image i as a view (h, w, 3) uint8 of the file; writing to it does not change the file."""
+        """Return image i, (h, w, 3) uint8: a view of the file where it is stored; writing to it does not change that.
+
+        Raises:
+            ImageError: the image is not stored, and its own file is no longer what it was.
+        """
         i = range(len(self))[i]
+        if i >= self.n_stored:
+            image = read_for_training(path := self._root / self.names[i], **self._size)
+            if image.shape[:2] != self.shapes[i]:
+                raise ImageError(path, "has changed since the images were read; start again with it as it is")
+            return image
         return self._pixels[self._starts[i] : self._starts[i + 1]].reshape(*self.shapes[i], 3)
 
     def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
@@ -142,6 +167,8 @@ def _fingerprint(paths: Sequence[Path], names: list[str], *settings: int) -> str
 
 def _size_and_time(path: Path) -> tuple[int, int]:
     try:
+        if (tar := tar_around(path)) is not None:
+            return place(tar, path)[1], tar.stat().st_mtime_ns
         status = path.stat()
     except OSError:
         return (-1, -1)
@@ -152,26 +179,33 @@ def _read_index(folder: Path) -> dict[str, Any] | None:
     """Return the index of a complete cache, or None."""
     try:
         index = json.loads((folder / _INDEX).read_bytes())
-        expected = sum(3 * h * w for h, w in index["shapes"])
-        complete = (folder / _RAW).stat().st_size == expected > 0 and len(index["shapes"]) == len(index["names"])
+        expected = sum(3 * h * w for h, w in index["shapes"][: index["n_stored"]])
+        complete = (folder / _RAW).stat().st_size == expected and len(index["shapes"]) == len(index["names"]) > 0
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return index if complete and {"left_out", "fingerprint"} <= index.keys() else None
+    return index if complete and {"left_out", "fingerprint", "how"} <= index.keys() else None
 
 
 def _write_raw(
-    path: Path, names: list[str], images: Iterator[Decoded], on_progress: Callable[[int, int], None] | None
+    path: Path,
+    names: list[str],
+    images: Iterator[Decoded],
+    max_bytes: int | None,
+    on_progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
     """Write the pixels file and return what the index says of it."""
     kept: list[str] = []
     shapes: list[tuple[int, ...]] = []
     left_out: list[tuple[str, str]] = []
+    n_stored = 0
     with atomic(path) as file:
         for done, (name, image) in enumerate(zip(names, images, strict=True), start=1):
             if isinstance(image, ImageError):
                 left_out.append((name, image.reason))
             else:
-                file.write(image.data)
+                if n_stored == len(kept) and (max_bytes is None or file.tell() + image.nbytes <= max_bytes):
+                    file.write(image.data)
+                    n_stored += 1
                 kept.append(name)
                 shapes.append(image.shape[:2])
             if on_progress is not None:
@@ -179,4 +213,4 @@ def _write_raw(
         if not kept:
             reasons = "; ".join(f"{name} {reason}" for name, reason in left_out[:_N_SHOWN])
             raise DataError(f"none of {len(names)} image files can be used: {reasons or 'the list is empty'}")
-    return {"names": kept, "shapes": shapes, "left_out": left_out}
+    return {"names": kept, "shapes": shapes, "left_out": left_out, "n_stored": n_stored}

@@ -9,7 +9,8 @@ import stat
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from io import BytesIO
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from contextseg.conventions import MAX_PIXELS, STRETCH_PERCENTILES
+from contextseg.data.tars import is_tar, list_tar, read_member, tar_around
 from contextseg.errors import DataError, ImageError, SettingsError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"})
@@ -56,25 +58,32 @@ def list_images(root: Path) -> list[Path]:
     folders are skipped, and so are folders named as in `LABEL_FOLDERS`. Where a folder holds `images/` and
     one of these, only `images/` is walked. The rules hold below `root`, not for the name of `root` itself.
 
+    A tar file counts as a folder. In it WebDataset's rule holds: what follows the first dot of a name is its kind, so
+    ``1.jpg`` is an image and ``1.seg.png`` is none. One that is damaged is listed itself, beside what it still gives:
+    reading it says what is wrong.
+
     Args:
-        root: a folder, or one image file.
+        root: a folder, a tar file, or one image file.
 
     Raises:
-        DataError: there is no such folder, or no image in it.
+        DataError: there is no such folder, no image in it, or two images in one sample of a tar.
     """
+    if is_tar(root):
+        return _in_tar(root)
     if root.is_file():
         if root.suffix.lower() not in IMAGE_SUFFIXES:
             raise DataError(
-                f"{root}: is no image file; expected a folder of images, or a file ending in {_suffix_list()}"
+                f"{root}: is no image file; expected a folder of images, or a file ending in {_suffix_list()} .tar"
             )
         return [root]
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; expected a folder that holds images ({_suffix_list()})")
-    images = walk_files(root, IMAGE_SUFFIXES)
+    files = walk_files(root, {*IMAGE_SUFFIXES, ".tar"})
+    images = [image for file in files for image in (_in_tar(file) if is_tar(file) else [file])]
     if not images:
         raise DataError(
-            f"{root}: no images found; expected files ending in {_suffix_list()}, in the folder or below it "
-            f"(hidden folders and folders named {', '.join(sorted(LABEL_FOLDERS))} are skipped)"
+            f"{root}: no images found; expected files ending in {_suffix_list()}, in the folder, below it or in its "
+            f"tars (hidden folders and folders named {', '.join(sorted(LABEL_FOLDERS))} are skipped)"
         )
     return images
 
@@ -141,10 +150,8 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS, draft_px: int | None
     Raises:
         ImageError: for whatever is wrong with the file.
     """
-    _check_file(path)
     try:
-        # By file, not by name: Pillow maps a named TIFF into memory, and scrambles it where EXIF turns it.
-        with path.open("rb") as file:
+        with _opened(path) as file:
             return _decode(path, file, max_pixels, draft_px)
     except ImageError:
         raise
@@ -255,6 +262,37 @@ def _without_labels(folders: list[Path], files: list[Path]) -> tuple[list[Path],
 
 def _suffix_list() -> str:
     return " ".join(sorted(IMAGE_SUFFIXES))
+
+
+def _in_tar(tar: Path) -> list[Path]:
+    """Return the images in a tar file by the rules of `list_images`, sorted; and itself where it has a fault."""
+    listing = list_tar(tar)
+    images: dict[PurePosixPath, Path] = {}
+    for name in sorted(listing.places):
+        path = PurePosixPath(name)
+        key, _, kind = path.name.partition(".")
+        folders = {folder.lower() for folder in path.parts[:-1]}
+        hidden = any(part.startswith(".") for part in path.parts)
+        if hidden or f".{kind.lower()}" not in IMAGE_SUFFIXES or folders & LABEL_FOLDERS:
+            continue
+        if (sample := path.with_name(key)) in images:
+            raise DataError(
+                f"{tar}: {images[sample].name} and {path.name} are one sample, and a label must not be trained on; "
+                f"give labels a kind of their own, such as {key}.seg.png"
+            )
+        images[sample] = tar / name
+    return [*images.values(), *([] if listing.fault is None else [tar])]
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open an image file, or the member of a tar file, that may be read."""
+    if (tar := tar_around(path)) is not None:
+        return BytesIO(read_member(tar, path))
+    if is_tar(path):
+        raise ImageError(path, list_tar(path).fault or "is a tar file, not an image")
+    _check_file(path)
+    # By file, not by name: Pillow maps a named TIFF into memory, and scrambles it where EXIF turns it.
+    return path.open("rb")
 
 
 def _check_file(path: Path) -> None:

@@ -13,12 +13,12 @@ def mask_names(paths: Sequence[Path], images: Path) -> dict[Path, Path]:
 
     Args:
         paths: the image files.
-        images: the folder that they were found in, or the one image.
+        images: the folder or the tar file that they were found in, or the one image.
     """
-    root = images if images.is_dir() else images.parent
+    root = images.parent if list(paths) == [images] else images
     if (root / "images").is_dir() and all(path.is_relative_to(root / "images") for path in paths):
         root = root / "images"
-    names = {path: path.relative_to(root) for path in paths}
+    names = {path: path.relative_to(root.parent if path == root else root) for path in paths}
     n_same = collections.Counter(name.with_suffix("") for name in names.values())
     # a.jpg and a.png become a.jpg.png and a.png.png, any other a.jpg becomes a.png
     return {

@@ -171,6 +171,7 @@ def _prepared(
             shorter_px=settings.data.image_px,
             multiple=SIZE_MULTIPLE_PX,
             max_pixels=settings.data.max_pixels,
+            max_bytes=settings.data.cache_bytes,
             on_progress=lambda done, total: advance(1),
         )
     _tell_left_out(cache, console)

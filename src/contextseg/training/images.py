@@ -1,14 +1,17 @@
 """The images of a run as batches: siamese views in training, whole images for the final clusters."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain, islice, tee
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from contextseg.collectives import rank, share, world_size
 from contextseg.conventions import STRIDE_PX
 from contextseg.data.cache import ImageCache
+from contextseg.data.threads import map_ahead
 from contextseg.errors import SettingsError
 from contextseg.randomness import keyed_rng
 from contextseg.settings import Settings
@@ -62,14 +65,18 @@ class SiameseSource:
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[SiameseBatch]:
         """Yield this process's shares of the batches of an epoch from a step on; the same ones at every call."""
         order = keyed_rng(self.settings.seed, "order", epoch).permutation(len(self.cache))
-        for step in range(first_step, self.n_steps):
-            indices = order[step * self.batch_size : (step + 1) * self.batch_size].tolist()
-            yield self.views(list(share(indices)), epoch)
+        starts = range(first_step * self.batch_size, self.n_steps * self.batch_size, self.batch_size)
+        shares = (list(share(order[start : start + self.batch_size].tolist())) for start in starts)
+        for indices, images in _read_batches(self.cache, shares):
+            yield self._views(indices, images, epoch)
 
     def views(self, indices: list[int], epoch: int) -> SiameseBatch:
         """Return the views of these images in an epoch."""
-        images = [to_tensor(self.cache[index], self.device) for index in indices]
-        return siamese_batch(images, indices, seed=self.settings.seed, epoch=epoch, settings=self.settings.views)
+        return self._views(indices, [self.cache[index] for index in indices], epoch)
+
+    def _views(self, indices: list[int], images: list[NDArray[np.uint8]], epoch: int) -> SiameseBatch:
+        tensors = [to_tensor(image, self.device) for image in images]
+        return siamese_batch(tensors, indices, seed=self.settings.seed, epoch=epoch, settings=self.settings.views)
 
 
 def whole_images(
@@ -88,11 +95,21 @@ def whole_images(
         indices = [index for index in of_one_shape if chosen is None or index in chosen]
         batch_size = max(1, (_CPU_PIXELS if device.type == "cpu" else _PIXELS) // (height * width))
         batches += [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
-    for batch in batches[rank() :: world_size()]:
-        images = torch.stack([to_tensor(cache[index], device) for index in batch]).float() / 255
+    for batch, arrays in _read_batches(cache, batches[rank() :: world_size()]):
+        images = torch.stack([to_tensor(array, device) for array in arrays]).float() / 255
         height, width = (side // STRIDE_PX for side in images.shape[-2:])
         cells = whole_coordinates(height, width).to(device)
         yield batch, images.contiguous(memory_format=torch.channels_last), cells.expand(len(batch), -1, -1, -1)
+
+
+def _read_batches(
+    cache: ImageCache, batches: Iterable[list[int]]
+) -> Iterator[tuple[list[int], list[NDArray[np.uint8]]]]:
+    """Yield each batch of indices with its images; threads decode those that the cache does not store."""
+    batches, to_read = tee(batches)
+    images = map_ahead(cache.__getitem__, chain.from_iterable(to_read))
+    for indices in batches:
+        yield indices, list(islice(images, len(indices)))
 
 
 def to_tensor(image_HW3: np.ndarray, device: torch.device) -> Tensor:
