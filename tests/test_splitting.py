@@ -66,6 +66,15 @@ def test_errors_leave_nothing_behind(run: RunFolder, scenes: Path, tmp_path: Pat
         split(run.path, scenes, 0, run.path)
 
 
+def test_a_split_run_is_not_trained_on(scenes: Path, tmp_path: Path) -> None:
+    small = {"data": {"image_px": 64}, "views": {"frame_px": 64}, "backbone": {"name": "test_resnet"}}
+    settings = make_settings({"n_classes": 3, "method": "picie", "training": {"epochs": 1, "batch_size": 4}, **small})
+    made = split(fit(scenes, tmp_path / "run", settings).path, scenes, 0, tmp_path / "split")
+    longer = made.settings().model_copy(update={"training": settings.training.model_copy(update={"epochs": 2})})
+    with pytest.raises(RunError, match="made by `contextseg split`, which leaves no checkpoint"):
+        fit(scenes, made.path, longer, resume=True)
+
+
 def test_on_the_command_line(run: RunFolder, scenes: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["split", str(run.path), str(scenes), "2", "-o", str(tmp_path / "split")])
     assert result.exit_code == 0, result.output

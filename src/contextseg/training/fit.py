@@ -315,6 +315,10 @@ def _resumed(out: Path, settings: Settings) -> RunFolder:
         raise RunError(f"{out}: the run was started with other settings ({changed}); resume with the same ones")
     if (trained := _trained_epochs(run)) is not None and trained >= settings.training.epochs:
         raise RunError(f"{out}: this run is finished; give more epochs or a new folder")
+    if "split" in run.meta():
+        raise RunError(
+            f"{out}: was made by `contextseg split`, which leaves no checkpoint to go on from; start a new run"
+        )
     run.write_settings(settings)
     return run
 
