@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test faults fuzz audit minimal newest dist docs lint format clean
+.PHONY: setup demo test faults fuzz audit mutants minimal newest dist docs lint format clean
 
 setup: $(VENV)/.ready
 
@@ -28,6 +28,11 @@ fuzz: setup  ## more than 100,000 damaged inputs; the suite looks at a few
 audit: setup  ## ask whether what is installed has known weaknesses
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/pip-audit --skip-editable
+
+mutants: setup  ## change views, clustering and evaluation in small ways, and tell which changes no test finds
+	$(BIN)/python -m pip install --quiet "mutmut>=3.8"
+	$(BIN)/mutmut run $(MUTANTS)
+	$(BIN)/mutmut results
 
 minimal newest: setup  ## the tests with the oldest, or the newest, versions that pyproject.toml allows
 	$(BIN)/python -m pip install --quiet uv
@@ -62,4 +67,4 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(VENV)-minimal $(VENV)-newest $(VENV)-dist demo dist site .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-minimal $(VENV)-newest $(VENV)-dist demo dist site mutants .mypy_cache .pytest_cache .ruff_cache
