@@ -75,10 +75,11 @@ ROWS: dict[str, tuple[str | None, list[str]]] = {
     # levels of the pyramid, its teacher, its weight
     "psg-1": (None, [*CONTEXT, *cae_without(*CAE_PARTS), "context.guidance.scales=[1]"]),
     "psg-student": (None, [*CONTEXT, *cae_without(*CAE_PARTS), "context.guidance.teacher=student"]),
-    "psg-weak": (None, [*CONTEXT, *cae_without(*CAE_PARTS), "context.guidance.strength=1"]),
+    "psg-strong": (None, [*CONTEXT, *cae_without(*CAE_PARTS), "context.guidance.strength=3"]),
     # parts of the embedding
     **{f"cae-{part}": (None, [*CONTEXT, *NO_PSG, *cae_only(part)]) for part in CAE_PARTS},
     # what is ours besides
+    "base-free": (None, [*CONTEXT, *NO_PSG, *cae_without(*CAE_PARTS), "context.balance=0"]),
     "context-no-merging": (None, [*CONTEXT, "context.clusters_per_class=1"]),
 }
 console = Console()
