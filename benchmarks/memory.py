@@ -1,11 +1,11 @@
 """Peak memory of `fit` against the number of images N and of classes K.
 
-    python benchmarks/memory.py [--points 100:27,1000:27,10000:27,100:10,100:171,100:500] [--method picie] [--px 96]
+    python benchmarks/memory.py [--points 1000:27,10000:27,1000:10,1000:171,1000:500] [--method picie] [--px 96]
 
-N names of 50 generated scenes: what a run holds follows from names, pixels and settings, not from what is to be seen.
-Each run is a fork of this process, which has the libraries loaded; their memory is in every figure. "Peak" is all that was
-resident, "own" leaves out pages of mapped files, such as those of decoded images, which the system may take back at any
-time; it is looked at every 20 ms. One epoch; Linux.
+N names of 50 generated scenes: what a run holds follows from names, pixels and settings, not from what is seen. A run
+is a fork of this process, which has the libraries loaded; their memory is in every figure. "Peak" is all that was
+resident, "own" leaves out pages of mapped files, such as those of decoded images, which the system may take back at
+any time; it is looked at every 20 ms. One epoch; Linux.
 """
 
 import multiprocessing
@@ -28,7 +28,7 @@ console = Console(width=130)
 
 
 def main(
-    points: Annotated[str, typer.Option(help="N:K of each run.")] = "100:27,1000:27,10000:27,100:10,100:171,100:500",
+    points: Annotated[str, typer.Option(help="N:K of each run.")] = "1000:27,10000:27,1000:10,1000:171,1000:500",
     method: str = "picie",
     backbone: str = "resnet18",
     px: Annotated[int, typer.Option(help="Shorter side of the images.")] = 96,
