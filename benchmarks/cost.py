@@ -11,7 +11,7 @@ from dataclasses import dataclass
 DECODE_MS = 1.7 * (640 * 480) / (480 * 360)  # a 480 x 360 JPEG takes 1.7 ms of one core; in proportion to the pixels
 FLOOR = 0.67  # of an epoch of `context` is the bare step (RESULTS.md, "Speed")
 NAME_BYTES = 940  # of the first process's memory for an image in a tar: path, place, name, shape; by tracemalloc
-PLACES_BYTES = 4 * 28 * 28  # of holistic labels (int32) for an image, on every GPU and in every checkpoint
+PLACES_BYTES = 3 * 28 * 28  # of holistic labels (uint8) and certainty (float16) for an image, on every GPU
 PREDICT_THREADS_MS = 10  # best cluster of each pixel and writing the mask, 480 x 360, K = 11
 
 # Assumed.

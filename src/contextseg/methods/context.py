@@ -62,9 +62,10 @@ class Context(Method):
             self.register_buffer(name, torch.full((settings.n_classes,), 1 / settings.n_classes))
 
     def allocate(self, n_images: int) -> None:
-        """Make room for the holistic labels, (n, g, g) int32, and how certain they are, float16 in 0-1."""
+        """Make room for the holistic labels, (n, g, g) uint8 or int32, and how certain they are, float16 in 0-1."""
         shape = n_images, *[self.settings.context.guidance.grid] * 2
-        for name, dtype in (("holistic_ngg", torch.int32), ("certainty_ngg", torch.float16)):
+        integer = torch.uint8 if self.settings.n_classes <= 256 else torch.int32
+        for name, dtype in (("holistic_ngg", integer), ("certainty_ngg", torch.float16)):
             self.register_buffer(name, torch.zeros(shape, dtype=dtype, device=self.centers_KD.device))
 
     def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
