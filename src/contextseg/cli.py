@@ -417,7 +417,7 @@ def demo(
 
 def _tell_left_out(left_out: list[tuple[str, str]]) -> None:
     for file, reason in left_out:
-        console.print(f"[yellow]left out[/] {file}: {reason}", highlight=False)
+        console.print(f"[yellow]left out[/] {file}: {reason}", highlight=False, soft_wrap=True)
 
 
 def _class_id(text: str) -> int:

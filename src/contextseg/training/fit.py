@@ -211,10 +211,11 @@ def final_clusters(fabric: Fabric, method: Method, cache: ImageCache, settings: 
 
 def _write(run: RunFolder, method: Method, centers: Tensor, meta: dict[str, Any], console: Console) -> None:
     """Write what makes a run a finished one; what a person has decided stays where its clusters do."""
+    numbered = Classes.numbered(len(centers))
     if not method.lasting_clusters:
-        _set_decisions_aside(run, console)
+        _set_decisions_aside(run, numbered, console)
     if not run.classes.exists():
-        Classes.numbered(len(centers)).write(run.classes)
+        numbered.write(run.classes)
     shutil.rmtree(run.path / "review" / "masks", ignore_errors=True)  # of earlier weights; `review` makes them again
     run.write_json("meta.json", meta)
     # last, since a run that has them is finished
@@ -223,11 +224,12 @@ def _write(run: RunFolder, method: Method, centers: Tensor, meta: dict[str, Any]
     write_atomically(run.weights, save(learnt, {"epochs": str(method.settings.training.epochs)}))
 
 
-def _set_decisions_aside(run: RunFolder, console: Console) -> None:
-    """Rename what says anything of the clusters of earlier weights, so that it is not taken for the new ones."""
+def _set_decisions_aside(run: RunFolder, undecided: Classes, console: Console) -> None:
+    """Rename what a person has said of the clusters of earlier weights, so that it is not taken for the new ones."""
     if (epochs := _trained_epochs(run)) is None:
         return
-    for path in (run.classes, run.path / "review"):
+    named = run.classes.exists() and run.classes.read_text(encoding="utf-8") != undecided.to_json() + "\n"
+    for path in (run.classes, run.path / "review") if named else (run.path / "review",):
         kept = path.with_name(f"{path.stem}-{epochs}-epochs{path.suffix}")
         if path.exists() and not kept.exists():  # it is there where a run was killed after this
             with write_errors(kept):
@@ -315,7 +317,7 @@ def _resumed(out: Path, settings: Settings) -> RunFolder:
         raise RunError(f"{out}: the run was started with other settings ({changed}); resume with the same ones")
     if (trained := _trained_epochs(run)) is not None and trained >= settings.training.epochs:
         raise RunError(f"{out}: this run is finished; give more epochs or a new folder")
-    if "split" in run.meta():
+    if trained is not None and "split" in run.meta():
         raise RunError(
             f"{out}: was made by `contextseg split`, which leaves no checkpoint to go on from; start a new run"
         )
@@ -344,6 +346,6 @@ def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
 
 def _tell_left_out(cache: ImageCache, console: Console) -> None:
     for name, reason in cache.left_out[:_SHOWN]:
-        console.print(f"[yellow]left out[/] {name}: {reason}", highlight=False)
+        console.print(f"[yellow]left out[/] {name}: {reason}", highlight=False, soft_wrap=True)
     if len(cache.left_out) > _SHOWN:
         console.print(f"[yellow]left out[/] {len(cache.left_out) - _SHOWN} more; meta.json names them all")
