@@ -142,9 +142,10 @@ def predict(
     """Write a mask for each image: an indexed PNG of the image's size, whose values are class ids."""
     with _one_line_errors():
         from contextseg import verbs
+        from contextseg.training.progress import tell_left_out
 
         options: dict[str, Any] = {"confidence": confidence, "raw": raw, "resume": resume, "device": device}
-        _tell_left_out(verbs.predict(run, images, out, **options, console=console))
+        tell_left_out(console, verbs.predict(run, images, out, **options, console=console))
 
 
 @app.command()
@@ -315,8 +316,10 @@ def export(
     """Predict masks, and write them as the tool that you use reads them; or write the run as an ONNX file."""
     with _one_line_errors():
         from contextseg import verbs
+        from contextseg.training.progress import tell_left_out
 
-        _tell_left_out(verbs.export(run, images, out, format=format, scale=scale, device=device, console=console))
+        options: dict[str, Any] = {"format": format, "scale": scale, "device": device}
+        tell_left_out(console, verbs.export(run, images, out, **options, console=console))
 
 
 @app.command()
@@ -413,11 +416,6 @@ def demo(
         from contextseg.demo import run_demo
 
         run_demo(out, n_images=images, seed=seed, console=console)
-
-
-def _tell_left_out(left_out: list[tuple[str, str]]) -> None:
-    for file, reason in left_out:
-        console.print(f"[yellow]left out[/] {file}: {reason}", highlight=False, soft_wrap=True)
 
 
 def _class_id(text: str) -> int:

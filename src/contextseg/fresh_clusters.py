@@ -11,7 +11,7 @@ from contextseg.clustering.sampling import points_per_image, sample_cells
 from contextseg.data.images import list_images, read_image
 from contextseg.errors import ImageError
 from contextseg.predictor import Predictor
-from contextseg.training.progress import progress
+from contextseg.training.progress import progress, tell_left_out
 
 
 def cluster_afresh(predictor: Predictor, images: Path, console: Console) -> Tensor:
@@ -57,7 +57,7 @@ def cell_points(predictor: Predictor, images: Path, console: Console) -> Iterato
             try:
                 image = read_image(path, max_pixels=settings.data.max_pixels)
             except ImageError as error:
-                console.print(f"[yellow]left out[/] {path}: {error.reason}", highlight=False)
+                tell_left_out(console, [(str(path), error.reason)])
             else:
                 yield sample_cells(predictor.embed(image)[None], [index], (settings.seed, "final cells", 0), per_image)
             advance(1)

@@ -99,7 +99,10 @@ class Context(Method):
             logits = [own_ND @ centers_KD.T / self.settings.context.temperature for own_ND in points]
             labels = self._assign([own.detach() for own in logits], batch)
             within, cross = (_cross_entropy(logits, targets) for targets in (labels, labels[::-1]))
-            self._move_centers(torch.cat(points).detach(), torch.cat(labels))
+            counts_K = all_sum(torch.bincount(torch.cat(labels), minlength=len(centers_KD)))
+            self.use_K += counts_K
+            self.share_K.lerp_(_shares(counts_K), _SHARE_RATE)
+            self._move_centers(torch.cat(points).detach(), torch.cat(labels), counts_K)
         loss = (within + cross) / 2
         return {"loss": loss, "within": within.detach(), "cross": cross.detach()}
 
@@ -123,24 +126,20 @@ class Context(Method):
         """
         strength = self.settings.context.guidance.strength
         if strength:
+            coordinates_B2hw = batch.first_coordinates()
             labels_N, certainty_N = (
-                at_cells(places_ngg, batch.indices, batch.first_coordinates()).flatten()
+                at_cells(places_ngg, batch.indices, coordinates_B2hw).flatten()
                 for places_ngg in (self.holistic_ngg, self.certainty_ngg)
             )
             say_NK = strength * certainty_N.float()[:, None] * F.one_hot(labels_N.long(), len(self.centers_KD))
             logits = [own_NK + say_NK for own_NK in logits]
         wanting_K = self.settings.context.balance * (self.start_share_K / self.share_K).log()
-        labels = [(own_NK + wanting_K).argmax(1) for own_NK in logits]
-        counts_K = all_sum(torch.bincount(torch.cat(labels), minlength=len(self.use_K)))
-        self.use_K += counts_K
-        self.share_K.lerp_(_shares(counts_K), _SHARE_RATE)
-        return labels
+        return [(own_NK + wanting_K).argmax(1) for own_NK in logits]
 
     @torch.no_grad()
-    def _move_centers(self, points_ND: Tensor, labels_N: Tensor) -> None:
+    def _move_centers(self, points_ND: Tensor, labels_N: Tensor, counts_K: Tensor) -> None:
         """Move each centre towards the mean of its points, the more of them the further; unit length is kept."""
         n_clusters = len(self.centers_KD)
-        counts_K = all_sum(torch.bincount(labels_N, minlength=n_clusters).float())
         means_KD = all_sum(sum_by_label(points_ND, labels_N, n_clusters)) / counts_K.clamp(min=1)[:, None]
         even = counts_K.sum() / n_clusters
         rate_K = (1 - self.settings.context.center_momentum) * counts_K / (counts_K + even / 4)

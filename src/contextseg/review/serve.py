@@ -63,10 +63,10 @@ def open_review(run: Path, images: Path, *, masks: Path | None = None, device: s
         masks = kept / "masks"
         if missing(images, masks):
             from contextseg import verbs  # imports torch, which is not needed once the masks are there
+            from contextseg.training.progress import tell_left_out
 
             options = {"raw": True, "resume": True, "confidence": True}
-            for file, reason in verbs.predict(run, images, masks, **options, device=device, console=console):
-                console.print(f"[yellow]left out[/] {file}: {reason}", highlight=False)
+            tell_left_out(console, verbs.predict(run, images, masks, **options, device=device, console=console))
     max_pixels = settings.data.max_pixels
     collection = open_collection(
         images, masks, settings.n_classes, kept / "counts.npz", max_pixels=max_pixels, console=console

@@ -42,7 +42,7 @@ from contextseg.training.loop import train
 from contextseg.training.precision import choose_precision
 from contextseg.training.pretraining import pretrain_backbone
 from contextseg.training.processes import process_errors, start_fabric
-from contextseg.training.progress import progress
+from contextseg.training.progress import progress, tell_left_out
 
 _INPUT_SAMPLE = 16  # images whose activations are compared with the weights' batch-norm statistics
 _SHOWN = 10  # files left out that are named on the screen; meta.json has them all
@@ -345,7 +345,6 @@ def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
 
 
 def _tell_left_out(cache: ImageCache, console: Console) -> None:
-    for name, reason in cache.left_out[:_SHOWN]:
-        console.print(f"[yellow]left out[/] {name}: {reason}", highlight=False, soft_wrap=True)
+    tell_left_out(console, cache.left_out[:_SHOWN])
     if len(cache.left_out) > _SHOWN:
         console.print(f"[yellow]left out[/] {len(cache.left_out) - _SHOWN} more; meta.json names them all")

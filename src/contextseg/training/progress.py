@@ -1,6 +1,6 @@
-"""Progress of long work: what is done, the rate in images/s, the time left."""
+"""Progress of long work: what is done, the rate in images/s, the time left, and what was left out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -37,3 +37,9 @@ def progress(console: Console, title: str, n_images: int, done: int = 0) -> Iter
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title, total=n_images, completed=done)
         yield lambda n: bar.advance(task, n)
+
+
+def tell_left_out(console: Console, left_out: Iterable[tuple[str, str]]) -> None:
+    """Name images that cannot be used, and why, a line each."""
+    for file, reason in left_out:
+        console.print(f"[yellow]left out[/] {file}: {reason}", highlight=False, soft_wrap=True)
