@@ -49,10 +49,6 @@ def cae_without(*parts: str) -> list[str]:
     return [f"context.embedding.{part}=false" for part in parts]
 
 
-def cae_only(part: str) -> list[str]:
-    return cae_without(*(other for other in CAE_PARTS if other != part))
-
-
 CONTEXT = ["method=context"]
 ROWS: dict[str, tuple[str | None, list[str]]] = {
     # what is the base worth
@@ -71,13 +67,17 @@ ROWS: dict[str, tuple[str | None, list[str]]] = {
     "cae": (None, [*CONTEXT, *NO_PSG]),
     # controls
     "psg-shuffled": (None, [*CONTEXT, *cae_without(*CAE_PARTS), "context.guidance.shuffled=true"]),
-    "geometry-shuffled": (None, [*CONTEXT, *NO_PSG, *cae_only("geometry"), "context.embedding.shuffled=true"]),
+    "geometry-shuffled": (None, [*CONTEXT, "context.embedding.shuffled=true"]),
     # levels of the pyramid, its teacher, its weight
     "psg-1": (None, [*CONTEXT, *cae_without(*CAE_PARTS), "context.guidance.scales=[1]"]),
     "psg-student": (None, [*CONTEXT, *cae_without(*CAE_PARTS), "context.guidance.teacher=student"]),
     "psg-strong": (None, [*CONTEXT, *cae_without(*CAE_PARTS), "context.guidance.strength=3"]),
     # parts of the embedding
-    **{f"cae-{part}": (None, [*CONTEXT, *NO_PSG, *cae_only(part)]) for part in CAE_PARTS},
+    **{
+        f"context-no-{part}": (None, [*CONTEXT, *cae_without(part)])
+        for part in ("projection", "global_context", "geometry", "appearance")
+    },
+    "context-bilateral": (None, [*CONTEXT, "context.embedding.bilateral=true"]),
     # what is ours besides
     "base-free": (None, [*CONTEXT, *NO_PSG, *cae_without(*CAE_PARTS), "context.balance=0"]),
     "context-no-merging": (None, [*CONTEXT, "context.clusters_per_class=1"]),

@@ -234,13 +234,17 @@ class StegoSettings(Section):
 class EmbeddingSettings(Section):
     """The Context-Aware Embedding; each part is a switch."""
 
-    dim: int = Field(128, ge=2, description="dimensions of a pixel embedding")
+    dim: int = Field(128, ge=2, description="dimensions of the features of a pixel, without its looks")
+    projection: bool = Field(
+        True,
+        description="the decoder starts as the leading axes of the deep maps; off: from random numbers, as PiCIE's",
+    )
     global_context: bool = Field(
         True, description="the mean of the deepest map, or a ViT's class token, scales and shifts the features"
     )
     geometry: bool = Field(True, description="where the cell lies in the image")
-    appearance: bool = Field(True, description="Lab colour and gradient of the cell")
-    bilateral: bool = Field(True, description="neighbours that are close in space, appearance and feature")
+    appearance: bool = Field(True, description="Lab colour and gradient of the cell, as a Gaussian kernel")
+    bilateral: bool = Field(False, description="neighbours that are close in space, appearance and feature")
     shuffled: bool = Field(False, description="control: coordinates exchanged at random between the cells")
 
 
@@ -277,7 +281,7 @@ class ContextSettings(Section):
         0.95, ge=0, lt=1, description="how much of the centres a step keeps; they are moved with each batch"
     )
     balance: float = Field(
-        1.0, ge=0, description="how firmly clusters are held at the shares of the pixels that they start with"
+        2.0, ge=0, description="how firmly clusters are held at the shares of the pixels that they start with"
     )
     embedding: EmbeddingSettings = EmbeddingSettings()
     guidance: GuidanceSettings = GuidanceSettings()

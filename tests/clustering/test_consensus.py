@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from contextseg.clustering.consensus import Consensus, merge_clusters
+from contextseg.clustering.consensus import Consensus, _average_linkage, merge_clusters
 from contextseg.clustering.kmeans import KMeans
 from contextseg.errors import TrainingError
 
@@ -78,6 +78,24 @@ def test_every_class_keeps_points() -> None:
         points = F.normalize(torch.randn(40, 3, generator=torch.Generator().manual_seed(seed)), dim=1)
         consensus = Consensus(8, clusters_per_class=2, n_partitions=6, seed=seed).fit(points)
         assert consensus.predict(points).unique().tolist() == list(range(8))
+
+
+def test_a_few_odd_points_are_no_class_of_their_own() -> None:
+    # Two groups of 60 that lie near each other, and three points that are unlike all: cut into two, a tree would take
+    # the three for a class. They join the group that is nearer.
+    points = on_circle(*torch.linspace(0, 8, 60).tolist(), *torch.linspace(50, 58, 60).tolist(), 140, 141, 142)
+    apart = 1 - points @ points.T
+    apart.fill_diagonal_(0)
+    free, held = (_average_linkage(apart.clamp(min=0), 2, least).tolist() for least in (0.0, 0.2))
+    assert free == [0] * 120 + [1] * 3
+    assert held == [0] * 60 + [1] * 60 + [1] * 3
+
+
+def test_where_the_tree_has_no_such_classes_it_is_cut_as_it_is() -> None:
+    points = on_circle(0, 1, 120, 240)
+    apart = (1 - points @ points.T).clamp(min=0)
+    apart.fill_diagonal_(0)
+    assert _average_linkage(apart, 3, 1.5).tolist() == [0, 0, 1, 2]  # a class would need two of the four points
 
 
 def test_too_few_points() -> None:

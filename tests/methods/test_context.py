@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from contextseg.clustering.kmeans import KMeans
 from contextseg.methods.context import Context
 from contextseg.settings import make_settings
 from contextseg.views.geometry import GeometricView, whole_coordinates
@@ -68,7 +69,7 @@ class Given(nn.Module):
 
 def on_circle(*degrees: float) -> torch.Tensor:
     angle = torch.deg2rad(torch.tensor(degrees))
-    return F.pad(torch.stack([angle.cos(), angle.sin()], dim=1), (0, 6))
+    return F.pad(torch.stack([angle.cos(), angle.sin()], dim=1), (0, 6 + 64))  # 8 of features, 64 of looks
 
 
 def one_row(index: int, n_cells: int) -> SiameseBatch:
@@ -186,19 +187,44 @@ def test_shuffling_keeps_the_labels_and_breaks_their_places() -> None:
     plain, shuffled = (method.holistic_ngg for method in methods)
     assert torch.equal(plain.flatten().sort().values, shuffled.flatten().sort().values)
     assert (plain != shuffled).float().mean() > 0.2
-    torch.testing.assert_close(methods[0].centers_KD, methods[1].centers_KD)
+    unguided = context(guidance={"strength": 0})
+    unguided.begin_epoch(0, Images())
+    torch.testing.assert_close(methods[1].centers_KD, unguided.centers_KD)  # the labels say nothing of the centres
 
 
 @torch.no_grad()
-def test_the_final_classes_are_the_mean_directions_of_what_is_nearest_to_the_centers() -> None:
+def test_the_learnt_centers_are_the_final_ones() -> None:
     method = context()
-    method.centers_KD.copy_(on_circle(0, 90, 180, 270))
-    points = on_circle(20, 40, 100, 190, 44, 50)
-    # the sum begins with the centre itself: 0, 20, 40 and 44 degrees; 90, 100 and 50; 180 and 190; 270 alone
-    parts = (on_circle(0, 20, 40, 44), on_circle(90, 100, 50), on_circle(180, 190), on_circle(270))
+    method.begin_epoch(0, Images())
+    assert torch.equal(method.final_centers([]), method.centers_KD)
+
+
+@torch.no_grad()
+def test_without_projection_the_decoder_starts_at_random_and_the_labels_do_not_change() -> None:
+    labels, decoders = [], []
+    for projection in (True, False):
+        parts = {"dim": 8, "projection": projection}
+        method, images = context(guidance={"grid": 6}, embedding=parts), Images()
+        torch.manual_seed(0)
+        method.begin_epoch(0, images)
+        labels.append(method.holistic_ngg)
+        decoders.append([lateral.weight.any().item() for lateral in method.embedding.decoder.laterals])
+    assert torch.equal(*labels)
+    assert decoders == [[False, False, True, True], [True] * 4]
+
+
+@torch.no_grad()
+def test_without_guidance_clusters_start_from_kmeans_of_the_embeddings() -> None:
+    method, images = context(guidance={"strength": 0}), Images()
+    method.begin_epoch(0, images)
+    _, pixels, coordinates = next(iter(images.whole()))
+    points = method.embedding.eval()(pixels, coordinates).movedim(1, -1).flatten(0, -2)
+    semantics = F.normalize(points[:, :8], dim=1)  # not how they look
+    labels = KMeans(4, seed=0, n_restarts=3, max_iter=50).fit([semantics]).predict(semantics)
+    counts, parts = torch.bincount(labels, minlength=4), [points[labels == label] for label in range(4)]
+    torch.testing.assert_close(method.start_share_K, (counts + 1) / (len(points) + 4))
     expected = F.normalize(torch.stack([part.sum(0) for part in parts]), dim=1)
-    for stream in ([points], [points[:2], points[2:]]):
-        torch.testing.assert_close(method.final_centers(stream), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(method.centers_KD, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from contextseg.randomness import keyed_rng
 _POINTS_PER_CLUSTER = 100  # of the sample that a partition is learnt from
 _MAX_ITER = 12  # Lloyd iterations of a partition: its clusters are merged and outvoted, so they need not be final
 _MERGED_TO = (1.0, 1.5, 2.0)  # clusters for each class that are left where it is asked which points are together
+_LEAST_SHARE = 0.1  # of an even share, the points of a class at least
 _COMPARED = 3000  # points that are compared with each other
 
 
@@ -72,7 +73,7 @@ class Consensus:
             for per_class in _MERGED_TO:
                 classes_S = self._merged(kmeans, per_class)[clusters_S]
                 apart_SS += classes_S[:, None] != classes_S
-        classes_S = _average_linkage(apart_SS, self.n_classes).to(points_ND.device)
+        classes_S = _average_linkage(apart_SS, self.n_classes, _LEAST_SHARE).to(points_ND.device)
         classes_SK = F.one_hot(classes_S, self.n_classes).float()
         self.partitions_ = [
             (kmeans, F.normalize(sum_by_label(classes_SK, clusters_S, n_clusters), p=1, dim=1))
@@ -123,12 +124,28 @@ def merge_clusters(centers_MD: Tensor, n_classes: int) -> Tensor:
     return _average_linkage(1 - unit_MD @ unit_MD.T, n_classes)
 
 
-def _average_linkage(distances_NN: Tensor, n_classes: int) -> Tensor:
-    """Return the class of each point, (N,) int64, numbered in the order in which they first occur."""
+def _average_linkage(distances_NN: Tensor, n_classes: int, least_share: float = 0) -> Tensor:
+    """Return the class of each point, (N,) int64, numbered in the order in which they first occur.
+
+    Args:
+        distances_NN: of each point to each.
+        n_classes: K.
+        least_share: of N / K, the points that a class has at least, where the tree has K such: it is cut as far down
+            as it takes to find them, and what is left joins the class that is nearest on average. A few points that are
+            unlike all others would else be a class of their own, and two true classes one.
+    """
     distances: NDArray[np.float64] = distances_NN.double().cpu().numpy()
     tree = linkage(squareform(distances, checks=False), method="average")
-    groups = cut_tree(tree, n_clusters=n_classes)[:, 0]
-    classes: Tensor = torch.from_numpy(groups.astype(np.int64))
+    groups_N = cut_tree(tree, n_clusters=n_classes)[:, 0]
+    least = least_share * len(distances) / n_classes
+    for n_groups in range(n_classes, len(distances) if least > 1 else 0):
+        finer_N = cut_tree(tree, n_clusters=n_groups)[:, 0]
+        large = np.flatnonzero(np.bincount(finer_N) >= least)
+        if len(large) == n_classes:
+            nearest_N = np.stack([distances[:, finer_N == group].mean(1) for group in large], axis=1).argmin(1)
+            groups_N = np.where(np.isin(finer_N, large), np.searchsorted(large, finer_N), nearest_N)
+            break
+    classes: Tensor = torch.from_numpy(groups_N.astype(np.int64))
     return classes
 
 

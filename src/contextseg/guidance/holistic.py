@@ -34,8 +34,13 @@ def holistic_vectors(teacher: Teacher, image_B3HW: Tensor, scales: Sequence[floa
     levels = []
     for scale in scales:
         features_BDhw = F.normalize(teacher(_resized(image_B3HW, scale)).float(), dim=1)
-        levels.append(F.interpolate(features_BDhw, (grid, grid), mode="bilinear", antialias=True))
+        levels.append(at_places(features_BDhw, grid))
     return F.normalize(torch.cat(levels, dim=1), dim=1)
+
+
+def at_places(map_BChw: Tensor, grid: int) -> Tensor:
+    """Return the mean of a map around each of grid x grid places that are spread over it, (B, C, g, g)."""
+    return F.interpolate(map_BChw, (grid, grid), mode="bilinear", antialias=True)
 
 
 def at_cells(places_ngg: Tensor, indices: Sequence[int], coordinates_B2hw: Tensor) -> Tensor:

@@ -22,13 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contextseg.clustering.consensus import Consensus
-from contextseg.clustering.kmeans import scores, sum_by_label
+from contextseg.clustering.kmeans import KMeans, sum_by_label
 from contextseg.clustering.sampling import points_per_image, sample_cells
 from contextseg.collectives import all_sum, gather_stream
-from contextseg.guidance.holistic import at_cells, holistic_vectors
+from contextseg.guidance.holistic import at_cells, at_places, holistic_vectors
 from contextseg.methods.method import Method, TrainingImages
 from contextseg.models.backbone import N_DEEP, Backbone
-from contextseg.models.context import ContextEmbedding, deep_features
+from contextseg.models.context import N_LOOKS, ContextEmbedding, deep_features, differences
 from contextseg.randomness import keyed_rng
 from contextseg.settings import Settings
 from contextseg.views.siamese import SiameseBatch
@@ -36,6 +36,7 @@ from contextseg.views.siamese import SiameseBatch
 _CLUSTERS_PER_CLASS = 4  # by default, where the teacher is a start that knows something
 _WHITENING = 0.7  # of what such a start says of the images
 _SHARE_RATE = 0.1  # of a batch in the clusters' shares
+_LOOKS_OF_PLACES = 0.3  # length of how a place looks, beside what it is with length 1
 _START_IMAGES = 256  # images that the start is clustered from
 _START_POINTS = 40_000  # vectors that the start is clustered from
 
@@ -56,7 +57,7 @@ class Context(Method):
         backbone = Backbone(settings.backbone, load_start=load_start)
         super().__init__(ContextEmbedding(backbone, settings.context.embedding), settings)
         self.lasting_clusters = not self._teacher_is_student()
-        self.register_buffer("centers_KD", torch.zeros(settings.n_classes, settings.context.embedding.dim))
+        self.register_buffer("centers_KD", torch.zeros(settings.n_classes, self.embedding.n_channels))
         self.register_buffer("use_K", torch.zeros(settings.n_classes, dtype=torch.int64))
         for name in ("share_K", "start_share_K"):
             self.register_buffer(name, torch.full((settings.n_classes,), 1 / settings.n_classes))
@@ -76,13 +77,18 @@ class Context(Method):
         self.use_K.zero_()
         was_training = self.training
         self.eval()
+        guidance = self.settings.context.guidance
         if epoch == 0:
             self._start_projection(images)
         if epoch == 0 or self._teacher_is_student():
-            if self.settings.context.guidance.strength:
+            if guidance.strength:
                 self._group_places(epoch, images)
+            if epoch == 0 and not self.settings.context.embedding.projection:
+                self.embedding.decoder.reset()
+            if guidance.strength and not guidance.shuffled:
+                self._start_from_places(images)
             else:
-                self._start_centers(epoch, images)
+                self._start_from_kmeans(epoch, images)
         self.train(was_training)
 
     def places(self, images: TrainingImages) -> Tensor:
@@ -106,12 +112,9 @@ class Context(Method):
         loss = (within + cross) / 2
         return {"loss": loss, "within": within.detach(), "cross": cross.detach()}
 
-    def final_centers(self, points: Iterable[Tensor]) -> Tensor:
-        """Return the mean direction of the embeddings that are nearest to each learnt centre, (K, D)."""
-        sums_KD = self.centers_KD.clone()  # so that a centre without a point stays as it is
-        for points_ND in points:
-            sums_KD += sum_by_label(points_ND, scores(points_ND, self.centers_KD).argmax(1), len(sums_KD))
-        return F.normalize(sums_KD, dim=1)
+    def final_centers(self, _points: Iterable[Tensor]) -> Tensor:
+        """Return the learnt centres, (K, D)."""
+        return self.centers_KD
 
     def cluster_use(self) -> Tensor:
         """Return the pixels of each cluster in this epoch, both views together."""
@@ -152,18 +155,16 @@ class Context(Method):
     def _start_projection(self, images: TrainingImages) -> None:
         """Let the decoder begin as the leading axes of what the backbone says of the images."""
         backbone = self.embedding.backbone
-        n_products = 1 + sum(backbone.channels[-N_DEEP:])  # a 1 stands before the features, for their number and sum
-        moments = torch.zeros(n_products, n_products, dtype=torch.float64)
+        deep, looks = _Moments(sum(backbone.channels[-N_DEEP:])), _Moments(N_LOOKS)
         for _, pixels_B3HW, _ in images.whole(_START_IMAGES):
-            deep_NC = deep_features(backbone(pixels_B3HW)).movedim(1, -1).flatten(0, -2).double()
-            with_one = F.pad(deep_NC, (1, 0), value=1)
-            moments += (with_one.T @ with_one).cpu()
-        moments = all_sum(moments)
-        mean_C, products_CC = moments[0, 1:] / moments[0, 0], moments[1:, 1:] / moments[0, 0]
+            deep.observe(deep_features(backbone(pixels_B3HW)))
+            looks.observe(differences(pixels_B3HW))
+        if self.embedding.looks is not None:
+            self.embedding.looks.start_from(looks.about_zero()[1])
         if self._teacher_is_student():  # small axes of random weights are noise, and what places share steadies them
-            self.embedding.start_from(torch.zeros_like(mean_C), products_CC, whitening=0)
+            self.embedding.start_from(*deep.about_zero(), whitening=0)
         else:
-            self.embedding.start_from(mean_C, products_CC - mean_C.outer(mean_C), whitening=_WHITENING)
+            self.embedding.start_from(*deep.about_mean(), whitening=_WHITENING)
 
     def _group_places(self, epoch: int, images: TrainingImages) -> None:
         """Give each place its holistic label, and each centre the mean embedding of the cells of one label."""
@@ -178,36 +179,47 @@ class Context(Method):
                 places_ngg[indices] = found_N.view(-1, *vectors_BEgg.shape[-2:]).to(places_ngg.dtype)
         for places_ngg in kept:
             places_ngg.copy_(all_sum(places_ngg))  # each process has grouped its images, 0 stands elsewhere
-        sums_KD, counts_K = torch.zeros_like(self.centers_KD), torch.zeros_like(self.use_K)
-        for indices, pixels_B3HW, coordinates in images.whole(_START_IMAGES):
-            points_ND = self.embedding(pixels_B3HW, coordinates).movedim(1, -1).flatten(0, -2)
-            cells_N = at_cells(self.holistic_ngg, indices, coordinates).flatten().long()
-            sums_KD += sum_by_label(points_ND, cells_N, len(sums_KD))
-            counts_K += torch.bincount(cells_N, minlength=len(counts_K))
-        self._start_clusters(all_sum(sums_KD), all_sum(counts_K))
         if self.settings.context.guidance.shuffled:
             order = keyed_rng(self.settings.seed, "shuffled labels", epoch).permutation(self.holistic_ngg.numel())
             for places_ngg in kept:
                 places_ngg.copy_(places_ngg.flatten()[torch.from_numpy(order)].view_as(places_ngg))
 
     def _holistic(self, images: Iterable[tuple[list[int], Tensor, Tensor]]) -> Iterator[tuple[Tensor, list[int]]]:
-        """Yield the holistic vectors of batches of whole images, (B, E, g, g), and which images they are of."""
-        guidance = self.settings.context.guidance
-        for indices, pixels_B3HW, _ in images:
-            yield holistic_vectors(self.embedding.semantics, pixels_B3HW, guidance.scales, guidance.grid), indices
+        """Yield the holistic vectors of batches of whole images, (B, E, g, g), and which images they are of.
 
-    def _start_centers(self, epoch: int, images: TrainingImages) -> None:
-        """Start the centres from the classes of the embeddings, without guidance."""
+        How places look counts a little, as they differ from the rest of their image: by more, or by what the light
+        makes of all of it, images would be told apart rather than what they show.
+        """
+        guidance, looks = self.settings.context.guidance, self.embedding.looks
+        for indices, pixels_B3HW, _ in images:
+            vectors_BEgg = holistic_vectors(self.embedding.semantics, pixels_B3HW, guidance.scales, guidance.grid)
+            if looks is not None:
+                seen_BLgg = at_places(looks.within_image(pixels_B3HW), guidance.grid)
+                vectors_BEgg = F.normalize(torch.cat([vectors_BEgg, _LOOKS_OF_PLACES * seen_BLgg], dim=1), dim=1)
+            yield vectors_BEgg, indices
+
+    def _start_from_places(self, images: TrainingImages) -> None:
+        """Let each cluster begin with the cells of one holistic label."""
+        sums_KD, counts_K = torch.zeros_like(self.centers_KD), torch.zeros_like(self.use_K)
+        for indices, pixels_B3HW, coordinates in images.whole(_START_IMAGES):
+            points_ND = self.embedding(pixels_B3HW, coordinates).movedim(1, -1).flatten(0, -2)
+            labels_N = at_cells(self.holistic_ngg, indices, coordinates).flatten().long()
+            sums_KD += sum_by_label(points_ND, labels_N, len(sums_KD))
+            counts_K += torch.bincount(labels_N, minlength=len(counts_K))
+        self._start_clusters(all_sum(sums_KD), all_sum(counts_K))
+
+    def _start_from_kmeans(self, epoch: int, images: TrainingImages) -> None:
+        """Let each cluster begin with one of a k-means of the embeddings, as in PiCIE, but for how they look."""
         some = (
             (self.embedding(pixels_B3HW, coordinates), indices)
             for indices, pixels_B3HW, coordinates in images.whole(_START_IMAGES)
         )
-        points_ND = self._sampled(epoch, some, images.n_images)
-        labels_N = self._classes(points_ND).predict(points_ND)
-        n_clusters = len(self.centers_KD)
-        self._start_clusters(
-            sum_by_label(points_ND, labels_N, n_clusters), torch.bincount(labels_N, minlength=n_clusters)
-        )
+        points_ND, n_clusters = self._sampled(epoch, some, images.n_images), len(self.centers_KD)
+        semantics_ND = F.normalize(points_ND[:, : self.settings.context.embedding.dim], dim=1)  # not how they look
+        kmeans = KMeans(n_clusters, seed=self.settings.seed, **self.settings.clustering.model_dump())
+        labels_N = kmeans.fit([semantics_ND]).predict(semantics_ND)
+        counts_K = torch.bincount(labels_N, minlength=n_clusters)
+        self._start_clusters(sum_by_label(points_ND, labels_N, n_clusters), counts_K)
 
     def _start_clusters(self, sums_KD: Tensor, counts_K: Tensor) -> None:
         """Let each cluster begin with the direction of the sum, and the share, of its points."""
@@ -228,6 +240,33 @@ class Context(Method):
         per_image = points_per_image(_START_POINTS, min(_START_IMAGES, n_images))
         samples = (sample_cells(map_BEhw, indices, key, per_image) for map_BEhw, indices in maps)
         return torch.cat(list(gather_stream(samples)))
+
+
+class _Moments:
+    """Mean and products of vectors that come in maps, in float64; of all processes together.
+
+    Args:
+        n_channels: C.
+    """
+
+    def __init__(self, n_channels: int) -> None:
+        # a 1 stands before the vectors, for their number and their sum
+        self.sums = torch.zeros(1 + n_channels, 1 + n_channels, dtype=torch.float64)
+
+    def observe(self, map_BChw: Tensor) -> None:
+        with_one_NC = F.pad(map_BChw.movedim(1, -1).flatten(0, -2).double(), (1, 0), value=1)
+        self.sums += (with_one_NC.T @ with_one_NC).cpu()
+
+    def about_zero(self) -> tuple[Tensor, Tensor]:
+        """Return zeros, (C,), and the mean products, (C, C)."""
+        sums = all_sum(self.sums)
+        return torch.zeros_like(sums[0, 1:]), sums[1:, 1:] / sums[0, 0]
+
+    def about_mean(self) -> tuple[Tensor, Tensor]:
+        """Return the mean, (C,), and the mean products about it, (C, C)."""
+        sums = all_sum(self.sums)
+        mean_C = sums[0, 1:] / sums[0, 0]
+        return mean_C, sums[1:, 1:] / sums[0, 0] - mean_C.outer(mean_C)
 
 
 def _shares(counts_K: Tensor) -> Tensor:

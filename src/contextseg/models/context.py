@@ -4,13 +4,16 @@ Published (abstract): a module that "fuses global features with low-level geomet
 Everything below is **our reconstruction**, and each part is a switch:
 
 1. *Projection*: the decoder starts as the leading principal components, whitened in part, of the start's own deep
-   features on the user's images, and its finer levels at zero. So the first clusters are those of the start, not of
-   random numbers.
+   features on the user's images, and its finer levels at zero: global features, since a deep one sees much of the
+   image. So the first clusters are those of the start, not of random numbers.
 2. *Global*: the mean of the deepest map, or the class token of a ViT, scales and shifts the features (FiLM), from 1
    and 0 at the start.
-3. *Geometry*: y and x in the uncropped image, with Fourier pairs. *Appearance*: Lab colour and the gradient of L.
-4. *Context*: each cell takes up its neighbours that are close in space, in appearance and in feature.
-5. *Fuse*: e = norm(F' + W [context; appearance; geometry]), W zero at the start.
+3. *Geometry*: y and x in the uncropped image, with Fourier pairs. *Context*: the neighbours of a cell that are close in
+   space, in appearance and in feature. Both are added to the features, F' = F + W [geometry; context], W zero at the
+   start.
+4. *Appearance*: Lab colour and the gradient of L, as a vector a of unit length whose products are a Gaussian kernel of
+   the difference in looks. Fuse: e = norm([norm(F'); w a]), so that the likeness of two cells is that of what they are,
+   plus w^2 times that of how they look.
 
 Shape legend: B images, D dimensions, C E channels, h w cells (h = H / 4), n neighbours.
 """
@@ -31,7 +34,11 @@ _LEAST_VARIANCE = 1e-4  # of the largest: axes with less are noise, and not draw
 _FOURIER = (1.0, 2.0, 4.0)  # half turns over the image
 _DILATIONS = (1, 2, 4)
 _OFFSETS = [(d * y, d * x) for d in _DILATIONS for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
-_APPEARANCE = 4  # channels of `_appearance`
+N_LOOKS = 4  # channels of `appearance`
+_FREQUENCIES = 32  # random Fourier features of the appearance
+_WIDTH = 5 / 3  # of the Gaussian, in standard deviations of the appearance over the images
+_LOOKS = 0.8  # length of what a cell looks like, beside what it is with length 1
+_LEAST_DEVIATION = 0.02  # of the appearance: where images vary less, as grey ones in colour, it is noise
 _GEOMETRY = 2 + 4 * len(_FOURIER)  # channels of `_fourier`
 _CONTEXT = 16  # channels of the bilateral context
 
@@ -59,7 +66,9 @@ class ContextEmbedding(nn.Module):
         deepest, dim = backbone.channels[-1], settings.dim
         self.film = nn.Linear(deepest, 2 * dim) if settings.global_context else None
         self.context = BilateralContext(dim, _CONTEXT) if settings.bilateral else None
-        n_fused = _APPEARANCE * settings.appearance + _GEOMETRY * settings.geometry + _CONTEXT * settings.bilateral
+        self.looks = Looks() if settings.appearance else None
+        self.n_channels = dim + 2 * _FREQUENCIES * settings.appearance
+        n_fused = _GEOMETRY * settings.geometry + _CONTEXT * settings.bilateral
         self.fuse = nn.Conv2d(n_fused, dim, 1) if n_fused else None
         for layer in (self.film, self.fuse):
             if layer is not None:  # so that the embedding starts as the plain decoder
@@ -113,15 +122,55 @@ class ContextEmbedding(nn.Module):
             places = torch.randperm(coordinates_B2hw[0, 0].numel(), device=coordinates_B2hw.device)
             coordinates_B2hw = coordinates_B2hw.flatten(2)[..., places].view_as(coordinates_B2hw)
         features = self.semantics(image_B3HW)
-        looks_BChw = _appearance(image_B3HW) if parts.appearance or parts.bilateral else None
+        looks_BChw = appearance(image_B3HW) if parts.appearance or parts.bilateral else None
         fused = (
-            looks_BChw if parts.appearance else None,
             _fourier(coordinates_B2hw) if parts.geometry else None,
             self.context(features, looks_BChw) if self.context is not None else None,
         )
         if self.fuse is not None:
             features = features + self.fuse(torch.cat([cells for cells in fused if cells is not None], dim=1))
-        return F.normalize(features.float(), dim=1)
+        embedded_BDhw = F.normalize(features.float(), dim=1)
+        if self.looks is not None:
+            assert looks_BChw is not None
+            both = embedded_BDhw, _LOOKS * self.looks(looks_BChw)
+            embedded_BDhw = torch.cat(both, dim=1) / math.sqrt(1 + _LOOKS**2)  # of unit length again
+        return embedded_BDhw
+
+
+class Looks(nn.Module):
+    """What a cell looks like, as a unit vector whose products fall off with the difference like a Gaussian.
+
+    Random Fourier features (Rahimi and Recht, NeurIPS 2007) of the appearance, whitened by how it varies within the
+    user's images: a difference counts by how rare it is there.
+    """
+
+    whitening_CC: Tensor
+    frequencies_MC: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        drawn = torch.Generator().manual_seed(0)
+        self.register_buffer("whitening_CC", torch.eye(N_LOOKS))
+        self.register_buffer("frequencies_MC", torch.randn(_FREQUENCIES, N_LOOKS, generator=drawn) / _WIDTH)
+
+    @torch.no_grad()
+    def start_from(self, covariance_CC: Tensor) -> None:
+        """Take over how the appearance varies: (C, C) float64, mean products about the mean of each image."""
+        variances_C, axes_CC = torch.linalg.eigh(covariance_CC)
+        deviations_C = variances_C.clamp(min=_LEAST_DEVIATION**2).sqrt()
+        self.whitening_CC.copy_(axes_CC / deviations_C @ axes_CC.T)
+
+    def forward(self, appearance_BChw: Tensor) -> Tensor:
+        """Return unit vectors, (B, 2 * frequencies, h, w) float32."""
+        with torch.autocast(appearance_BChw.device.type, enabled=False):  # a turn must not be rounded
+            weights_MC = self.frequencies_MC @ self.whitening_CC
+            turns = F.conv2d(appearance_BChw, weights_MC[..., None, None])
+        return torch.cat([turns.sin(), turns.cos()], dim=1) / math.sqrt(_FREQUENCIES)
+
+    def within_image(self, image_B3HW: Tensor) -> Tensor:
+        """Return the same of how cells differ from the mean of their image, whatever its light."""
+        looks_BChw: Tensor = self(differences(image_B3HW))
+        return looks_BChw
 
 
 class BilateralContext(nn.Module):
@@ -168,10 +217,17 @@ def _neighbours(cells_BChw: Tensor) -> Tensor:
     return neighbours
 
 
-def _appearance(image_B3HW: Tensor) -> Tensor:
-    """Return Lab / 100 of each cell's mean colour, and the Sobel gradient of its L: (B, 4, h, w)."""
-    lab = kornia.color.rgb_to_lab(F.avg_pool2d(image_B3HW.float(), STRIDE_PX)) / 100
-    return torch.cat([lab, kornia.filters.sobel(lab[:, :1])], dim=1)
+def appearance(image_B3HW: Tensor) -> Tensor:
+    """Return Lab / 100 of each cell's mean colour, and the Sobel gradient of its L: (B, 4, h, w) float32."""
+    with torch.autocast(image_B3HW.device.type, enabled=False):  # half precision rounds small differences away
+        lab = kornia.color.rgb_to_lab(F.avg_pool2d(image_B3HW.float(), STRIDE_PX)) / 100
+        return torch.cat([lab, kornia.filters.sobel(lab[:, :1])], dim=1)
+
+
+def differences(image_B3HW: Tensor) -> Tensor:
+    """Return the appearance of the cells less its mean over the image, (B, 4, h, w)."""
+    looks_BChw = appearance(image_B3HW)
+    return looks_BChw - looks_BChw.mean((2, 3), keepdim=True)
 
 
 def _fourier(coordinates_B2hw: Tensor) -> Tensor:

@@ -38,6 +38,14 @@ class TopDownDecoder(nn.Module):
         super().__init__()
         self.laterals = nn.ModuleList(nn.Conv2d(count, dim, 1) for count in channels)
 
+    def reset(self) -> None:
+        """Draw the weights anew; the biases are 0, since they would outweigh maps of unit length."""
+        for lateral in self.laterals:
+            assert isinstance(lateral, nn.Conv2d)
+            assert lateral.bias is not None
+            lateral.reset_parameters()
+            nn.init.zeros_(lateral.bias)
+
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Return (B, dim, h, w) at the stride of the first map."""
         *finer, coarsest = [lateral(level) for lateral, level in zip(self.laterals, maps, strict=True)]
