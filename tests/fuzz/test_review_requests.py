@@ -20,7 +20,7 @@ from starlette.types import Message
 
 from contextseg.classes import Classes
 from contextseg.review.app import create_app
-from contextseg.review.export_job import ExportJob
+from contextseg.review.jobs import ExportJob, SplitJob
 from contextseg.review.serve import open_review
 from contextseg.settings import make_settings
 from contextseg.training.fit import fit
@@ -143,7 +143,17 @@ def served(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Served:
     with (run / "settings.yaml").open("a") as file:
         file.write(f"# {CANARY}\n")
     review = open_review(run, scenes, console=Console(quiet=True))
-    return Served(create_app(review, ExportJob(review, root / "export"), title="run", token=TOKEN, cookie=COOKIE), root)
+    return Served(
+        create_app(
+            review,
+            ExportJob(review, root / "export"),
+            SplitJob(root / "none", root),
+            title="run",
+            token=TOKEN,
+            cookie=COOKIE,
+        ),
+        root,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -195,9 +195,10 @@ def test_embeddings_of_a_vit_lie_on_the_cells(image: torch.Tensor, patch: int) -
     widened = [F.interpolate(level, (16, 24), mode="bilinear", align_corners=False) for level in (second, last)]
     joined = BackboneFeatures(backbone)(image, coordinates)
     torch.testing.assert_close(joined, F.normalize(torch.cat(widened, dim=1), dim=1))
-    for embedding in (PixelEmbedding(backbone, 10), ContextEmbedding(backbone, EmbeddingSettings(dim=10))):
+    context = ContextEmbedding(backbone, EmbeddingSettings(dim=10))
+    for embedding, n_channels in ((PixelEmbedding(backbone, 10), 10), (context, 10 + 64)):  # 64 are its looks
         found = embedding.eval()(image, coordinates)
-        assert found.shape == (2, 10, 16, 24)
+        assert found.shape == (2, n_channels, 16, 24)
         torch.testing.assert_close(found.norm(dim=1), torch.ones(2, 16, 24))
 
 

@@ -15,8 +15,8 @@ from starlette.testclient import TestClient
 
 from contextseg.classes import Classes
 from contextseg.review.app import create_app
-from contextseg.review.export_job import ExportJob
 from contextseg.review.guard import MAX_BODY_BYTES
+from contextseg.review.jobs import ExportJob, SplitJob
 from contextseg.review.session import Review
 
 HOST = "http://127.0.0.1:8765"
@@ -26,7 +26,8 @@ FROM_PAGE = COOKIE | {"origin": HOST}
 
 
 def client_of(review: Review, out: Path) -> TestClient:
-    app = create_app(review, ExportJob(review, out), title="<b>run", token=TOKEN, cookie="contextseg_8765")
+    split = SplitJob(out.parent / "run", out.parent / "photos")
+    app = create_app(review, ExportJob(review, out), split, title="<b>run", token=TOKEN, cookie="contextseg_8765")
     return TestClient(app, base_url=HOST, follow_redirects=False)
 
 
@@ -253,12 +254,40 @@ def test_a_correction_keeps_its_region_whatever_is_merged_later(client: TestClie
     assert plane(client, "/images/0/view.planes")[0].tolist() == expected.tolist()
 
 
-def exported(client: TestClient) -> dict[str, Any]:
-    client.post("/export")
+def finished(client: TestClient, path: str, **asked: Any) -> dict[str, Any]:
+    client.post(path, json=asked)
     deadline = time.monotonic() + 60
-    while (progress := client.get("/export").json())["running"]:
+    while (progress := client.get(path).json())["running"]:
         assert time.monotonic() < deadline
     return progress
+
+
+def exported(client: TestClient) -> dict[str, Any]:
+    return finished(client, "/export")
+
+
+def test_a_split_that_fails_says_why_and_writes_nothing(client: TestClient, tmp_path: Path) -> None:
+    progress = finished(client, "/split", cluster=1)  # the run of these tests has masks, but no network
+    assert progress["running"] is False
+    assert progress["out"] is None
+    assert "run" in progress["error"]
+    assert "training has not ended" in progress["error"]
+    assert not (tmp_path / "run-split").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        ({"cluster": 4}, 404),
+        ({"cluster": -1}, 422),
+        ({}, 422),
+        ({"cluster": 0, "into": 1}, 422),
+        ({"cluster": "0"}, 422),
+    ],
+)
+def test_only_classes_that_are_there_are_split(client: TestClient, asked: dict[str, Any], status: int) -> None:
+    assert client.post("/split", json=asked).status_code == status
+    assert client.get("/split").json() == {"running": False, "done": 0, "total": 0, "error": None, "out": None}
 
 
 def test_the_export_holds_every_decision(client: TestClient, tmp_path: Path) -> None:

@@ -14,6 +14,11 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 from reviewed_run import write_case
 
+from contextseg.classes import Classes
+from contextseg.run_folder import RunFolder
+from contextseg.settings import make_settings
+from contextseg.training.fit import fit
+
 CHROMIUM = shutil.which("chromium")
 PATIENCE_MS = 120_000
 
@@ -109,6 +114,20 @@ def test_a_whole_review(page: Page, tmp_path: Path) -> None:
     with served(run, images) as address:
         page.goto(address)
         check_decisions(page)
+
+
+def test_a_class_is_split_in_a_run_of_its_own(page: Page, scenes: Path, tmp_path: Path) -> None:
+    small = {"data": {"image_px": 64}, "views": {"frame_px": 64}, "clustering": {"max_points": 4000}}
+    run = fit(scenes, tmp_path / "run", make_settings({"n_classes": 3, "method": "lab", **small})).path
+    with served(run, scenes) as address:
+        page.goto(address)
+        name(page, 1, "ground")
+        page.get_by_role("button", name="Split ground").click()
+        made = tmp_path / "run-split"
+        said = f"ground is two classes in a run of its own: contextseg review {made}"
+        expect(page.get_by_role("status")).to_contain_text(said)
+    classes = Classes.read(RunFolder.open(made).classes, 4)
+    assert [entry.name for entry in classes.entries] == ["class 0", "ground", "class 2", "class 3"]
 
 
 def check_decisions(page: Page) -> None:

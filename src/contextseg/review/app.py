@@ -24,8 +24,8 @@ from starlette.staticfiles import StaticFiles
 
 from contextseg.errors import ContextsegError
 from contextseg.review.actions import REQUEST
-from contextseg.review.export_job import ExportJob
 from contextseg.review.guard import Guard
+from contextseg.review.jobs import ExportJob, SplitJob
 from contextseg.review.session import N_EXAMPLES, THUMBNAIL_PX, VIEW_PX, Review
 
 PAGE_LENGTH = 48
@@ -52,12 +52,22 @@ class _Correction(BaseModel):
     to: int
 
 
-def create_app(review: Review, export: ExportJob, *, title: str, token: str, cookie: str) -> Starlette:
+class _Split(BaseModel):
+    """A class becomes several, in a run of its own."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    cluster: int = Field(ge=0)
+    into: int = Field(2, ge=2, le=20)
+
+
+def create_app(review: Review, export: ExportJob, split: SplitJob, *, title: str, token: str, cookie: str) -> Starlette:
     """Return the application of one review.
 
     Args:
         review: what is looked at.
         export: writes its masks.
+        split: divides its classes.
         title: of the page.
         token: who has it may see and change everything; see `Guard`.
         cookie: name of the cookie that holds it.
@@ -101,6 +111,16 @@ def create_app(review: Review, export: ExportJob, *, title: str, token: str, coo
         export.start()
         return JSONResponse(export.progress())
 
+    def split_progress(request: Request) -> Response:
+        return JSONResponse(split.progress())
+
+    async def split_start(request: Request) -> Response:
+        asked = _Split.model_validate_json(await request.body())
+        if asked.cluster >= review.collection.n_clusters:
+            raise IndexError(asked.cluster)
+        split.start(asked.cluster, asked.into)
+        return JSONResponse(split.progress())
+
     async def act(request: Request) -> Response:
         action = REQUEST.validate_json(await request.body())
         await run_in_threadpool(review.record, action)
@@ -125,6 +145,8 @@ def create_app(review: Review, export: ExportJob, *, title: str, token: str, coo
             Route("/actions", act, methods=["POST"]),
             Route("/export", export_progress),
             Route("/export", export_start, methods=["POST"]),
+            Route("/split", split_progress),
+            Route("/split", split_start, methods=["POST"]),
             Mount("/static", StaticFiles(directory=_HERE / "static")),
         ],
         middleware=[Middleware(Guard, token=token, cookie=cookie), Middleware(GZipMiddleware, compresslevel=1)],

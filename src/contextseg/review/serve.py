@@ -10,8 +10,8 @@ from rich.console import Console
 from contextseg.errors import RunError
 from contextseg.review.app import create_app
 from contextseg.review.collection import missing, open_collection
-from contextseg.review.export_job import ExportJob
 from contextseg.review.history import History
+from contextseg.review.jobs import ExportJob, SplitJob
 from contextseg.review.session import Review
 from contextseg.run_folder import RunFolder
 
@@ -49,7 +49,8 @@ def review(
         session = open_review(run, images, masks=masks, device=device, console=console)
         port, token = listener.getsockname()[1], secrets.token_urlsafe(32)
         export = ExportJob(session, run / "review" / "export" / "masks")
-        app = create_app(session, export, title=run.resolve().name, token=token, cookie=f"contextseg_{port}")
+        split = SplitJob(run, images, device)
+        app = create_app(session, export, split, title=run.resolve().name, token=token, cookie=f"contextseg_{port}")
         console.print(f"open http://127.0.0.1:{port}/?token={token}", highlight=False, soft_wrap=True)
         console.print("Ctrl-C ends; every decision is kept at once")
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])

@@ -1,6 +1,7 @@
 // The gallery of classes: colour, name, share, examples; merging and hiding.
 
 import { store } from "./api.js";
+import { splitClass } from "./jobs.js";
 import { attempt } from "./message.js";
 import { search } from "./images.js";
 
@@ -31,6 +32,7 @@ function newCard(id) {
   part("colour").addEventListener("change", () => act({ action: "colour", id, colour: bytes(part("colour").value) }));
   part("hide").addEventListener("click", () =>
     act({ action: "hide", ids: [id], undo: store.classes[id].hidden }));
+  part("split").addEventListener("click", () => splitClass(store.classes[id]));
   part("find").addEventListener("click", () => search(store.classes[id].name));
   part("merge").addEventListener("change", async () => {
     const into = Number(part("merge").value);
@@ -66,6 +68,7 @@ function updateCard(card, entry) {
   part("find").setAttribute("aria-label", `Images of ${entry.name}`);
   part("hide").textContent = entry.hidden ? "Show" : "Hide";
   part("hide").setAttribute("aria-label", `${entry.hidden ? "Show" : "Hide"} ${entry.name}`);
+  part("split").setAttribute("aria-label", `Split ${entry.name}`);
   part("merge").setAttribute("aria-label", `Merge ${entry.name} into`);
   part("merge").replaceChildren(new Option("Merge into…", ""),
     ...store.whole().filter((other) => other !== entry).map((other) => new Option(other.name, other.id)));
@@ -104,5 +107,6 @@ export const keys = {
   n: inCard("name", (field) => { field.focus(); field.select(); }),
   m: inCard("merge", (field) => field.focus()),
   h: inCard("hide", (button) => button.click()),
+  s: inCard("split", (button) => button.click()),
   i: inCard("find", (button) => button.click()),
 };

@@ -5,7 +5,7 @@ import { attempt } from "./message.js";
 import * as classes from "./classes.js";
 import * as images from "./images.js";
 import * as viewer from "./viewer.js";
-import { exportMasks } from "./export.js";
+import { exportMasks } from "./jobs.js";
 
 const byId = (id) => document.getElementById(id);
 const undo = () => attempt(() => store.act({ action: "undo" }));
