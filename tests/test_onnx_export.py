@@ -29,7 +29,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             "data": {"image_px": 64},
             "views": {"frame_px": 64},
             "backbone": request.param,
-            "context": {"embedding": {"dim": 16}},
+            "context": {"embedding": {"dim": 16, "bilateral": True}},
         }
     )
     torch.manual_seed(0)
@@ -38,7 +38,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         for parameter in method.embedding.parameters():  # those that start at zero would hide their part of the graph
             if not parameter.any():
                 parameter.normal_(std=0.3)
-    predictor = Predictor(method, F.normalize(torch.randn(5, 16), dim=1), settings)
+    predictor = Predictor(method, F.normalize(torch.randn(5, 16 + 64), dim=1), settings)
     path = tmp_path_factory.mktemp("onnx") / "run.onnx"
     write_onnx(predictor, path, CLASSES)
     return predictor, path
