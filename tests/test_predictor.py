@@ -71,7 +71,8 @@ def test_tiles_cover_a_side_and_overlap():
 def test_tiles_fade_into_each_other():
     # An overlap of 32 px is 8 cells: 1/8, 2/8, ... 8/8, flat, and down again.
     ramp = patchify_predictor(tile_px=96, overlap_px=32).ramp(96)
-    assert ramp.tolist() == [i / 8 for i in range(1, 9)] + [1.0] * 8 + [i / 8 for i in range(8, 0, -1)]
+    rise = [(i / 8) ** 3 for i in range(1, 9)]
+    assert ramp.tolist() == rise + [1.0] * 8 + rise[::-1]
     assert patchify_predictor(tile_px=96, overlap_px=0).ramp(32).tolist() == [1.0] * 8
 
 

@@ -96,12 +96,35 @@ def test_a_network_that_looks_around_has_no_seams(method):
     torch.manual_seed(0)
     model = METHODS[method](settings).eval()
     image = np.array(Image.fromarray(render_scene(1, 0, 256, 384).image).resize((768, 512)))
-    points = Predictor(model, torch.zeros(5, 128), settings, tile_px=1024).embed(image).flatten(1).T
+    n_channels = getattr(model.embedding, "n_channels", 128)
+    points = Predictor(model, torch.zeros(5, n_channels), settings, tile_px=1024).embed(image).flatten(1).T
     centers = points[torch.linspace(0, len(points) - 1, 5).long()]
     whole = Predictor(model, centers, settings, tile_px=1024).predict(image).clusters
     tiled = joined(Predictor(model, centers, settings, tile_px=256, overlap_px=128), image)
     assert (tiled == whole).mean() >= 0.995
     assert len(np.unique(whole)) >= 3
+
+
+def test_tiles_are_parts_of_one_image():
+    """What the global context sees is the mean over tiles, in all of them; afterwards an image is a whole again."""
+    torch.manual_seed(0)
+    values = {"n_classes": 4, "method": "context", "data": {"image_px": 64}, "views": {"frame_px": 64}}
+    settings = make_settings({**values, "backbone": {"name": "test_resnet"}, "context": {"embedding": {"dim": 8}}})
+    method = METHODS["context"](settings)
+    seen = []
+    method.embedding.film.register_forward_hook(lambda _layer, inputs, _output: seen.append(inputs[0]))
+    predictor = Predictor(method, F.normalize(torch.randn(4, 8 + 64), dim=1), settings, tile_px=64, overlap_px=0)
+    image = noise(128, 128)
+    joined(predictor, image)
+    assert len(seen) == 4
+    tiles = [image[y : y + 64, x : x + 64] for y in (0, 64) for x in (0, 64)]
+    pixels = torch.from_numpy(np.stack(tiles)).movedim(-1, 1).float() / 255
+    with torch.no_grad():
+        wholes = F.normalize(method.embedding.backbone(pixels)[-1], dim=1).mean((2, 3))
+    for own in seen:
+        torch.testing.assert_close(own, wholes.mean(0, keepdim=True), atol=1e-5, rtol=0)
+    predictor.clusters(tiles[0])
+    torch.testing.assert_close(seen[-1], wholes[:1], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.09, 10.5, -1.0, float("nan")])

@@ -7,7 +7,8 @@ best cluster is taken, a band of rows at a time, so that memory does not follow 
 
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ from contextseg.data.images import training_size
 from contextseg.errors import DataError, RunError
 from contextseg.methods import METHODS
 from contextseg.methods.method import Method
+from contextseg.models.context import ContextEmbedding
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
 from contextseg.views.geometry import whole_coordinates
@@ -155,10 +157,30 @@ class Predictor:
             pixels_3HW: uint8 RGB, sides a multiple of 32.
             coordinates_2hw: y and x of the cells in 0-1 over the whole image.
         """
-        device = self.centers.device
-        image_13HW = (pixels_3HW.to(device)[None].float() / 255).to(memory_format=torch.channels_last)
-        embedded_Dhw: Tensor = self.embedding(image_13HW, coordinates_2hw.to(device)[None])[0].float()
+        coordinates_12hw = coordinates_2hw.to(self.centers.device)[None]
+        embedded_Dhw: Tensor = self.embedding(self._to_network(pixels_3HW), coordinates_12hw)[0].float()
         return embedded_Dhw
+
+    @contextmanager
+    def tiles_of(self, some: Iterable[Tensor]) -> Iterator[None]:
+        """Embed tiles as parts of one image, where the network looks at an image as a whole.
+
+        Args:
+            some: tiles of it, (3, H, W) uint8, that stand for all.
+        """
+        if not isinstance(self.embedding, ContextEmbedding):
+            yield
+            return
+        self.embedding.see_whole(map(self._to_network, some))
+        try:
+            yield
+        finally:
+            self.embedding.see_whole(())
+
+    def _to_network(self, pixels_3HW: Tensor) -> Tensor:
+        """Return pixels as the network takes them, (1, 3, H, W) float32 in 0-1 on its device."""
+        pixels_13HW = pixels_3HW.to(self.centers.device)[None]
+        return (pixels_13HW.float() / 255).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def score_tile(self, pixels_3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
@@ -204,9 +226,12 @@ class Predictor:
         yield max(0, length_px - self.tile_px), length_px
 
     def ramp(self, length_px: int) -> Tensor:
-        """Weight of a tile's cells along one side: rises over the overlap at both ends, never 0."""
+        """Weight of a tile's cells along one side: rises over the overlap at both ends, never 0.
+
+        With the third power, since the border that the network was padded at is felt far into a tile.
+        """
         cells, fade = length_px // STRIDE_PX, max(1, self.overlap_px // STRIDE_PX)
-        rise = (torch.arange(cells) + 1).clamp(max=fade) / fade
+        rise = ((torch.arange(cells) + 1).clamp(max=fade) / fade) ** 3
         return torch.minimum(rise, rise.flip(0))
 
 

@@ -29,6 +29,7 @@ _SCALES = (0.1, 10.0)  # below this the pixels of one tile would fill the memory
 _BLOCK_PX = 512  # strips are cut at multiples of this, so that the blocks of a tiled file are written once
 _STRIP_PX = 8192  # widest strip, in pixels of the network
 _BAND_VALUES = 2**21  # scores that exist at full size at one time
+_SOME = 4  # tiles along each side that stand for the whole image
 _KERNEL_PX = 2  # reach of the bicubic kernel, in pixels of the coarser of the two grids
 
 Read = Callable[[slice, slice], NDArray[np.uint8]]
@@ -51,8 +52,9 @@ def predict_windows(predictor: Predictor, read: Read, size: tuple[int, int], sca
 
     """
     width = max(1, int(_STRIP_PX / scale) // _BLOCK_PX) * _BLOCK_PX
-    for left in range(0, size[1], width):
-        yield from _Strip(predictor, read, size, scale, slice(left, min(left + width, size[1]))).windows()
+    with predictor.tiles_of(_Strip(predictor, read, size, scale, slice(0, size[1])).some_tiles()):
+        for left in range(0, size[1], width):
+            yield from _Strip(predictor, read, size, scale, slice(left, min(left + width, size[1]))).windows()
 
 
 def check_scale(scale: float) -> None:
@@ -79,6 +81,12 @@ class _Strip:
             for left, right in predictor.tiles(self.padded[1])
             if left < self.cells.stop * STRIDE_PX and right > self.cells.start * STRIDE_PX
         ]
+
+    def some_tiles(self) -> Iterator[Tensor]:
+        """Yield a few tiles that are spread over the strip, (3, H, W) uint8."""
+        for top, bottom in _spread(list(self.predictor.tiles(self.padded[0]))):
+            for left, right in _spread(self.tiles):
+                yield self._tile((top, bottom, left, right))
 
     def windows(self) -> Iterator[Window]:
         """Yield windows of whole rows of the strip."""
@@ -151,6 +159,12 @@ class _Strip:
         """Return where the centres of pixels lie on the grid of cells: half-pixel centres, cell 0 at 0."""
         centres = torch.arange(pixels.start, pixels.stop, dtype=torch.float64) + 0.5
         return (centres * (self.scale / STRIDE_PX) - 0.5).clamp(0, self._n_cells(axis) - 1)
+
+
+def _spread(tiles: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return a few of the tiles, evenly spread."""
+    n = min(len(tiles), _SOME)
+    return [tiles[(2 * i + 1) * len(tiles) // (2 * n)] for i in range(n)]
 
 
 def _upper(positions: Tensor, n_cells: int) -> Tensor:

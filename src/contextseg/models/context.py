@@ -19,6 +19,7 @@ Shape legend: B images, D dimensions, C E channels, h w cells (h = H / 4), n nei
 """
 
 import math
+from collections.abc import Iterable
 
 import kornia
 import torch
@@ -65,6 +66,7 @@ class ContextEmbedding(nn.Module):
         self.decoder = TopDownDecoder(backbone.channels, settings.dim)
         deepest, dim = backbone.channels[-1], settings.dim
         self.film = nn.Linear(deepest, 2 * dim) if settings.global_context else None
+        self.whole_1C: Tensor | None = None  # what an image says as a whole, where it is embedded tile by tile
         self.context = BilateralContext(dim, _CONTEXT) if settings.bilateral else None
         self.looks = Looks() if settings.appearance else None
         self.n_channels = dim + 2 * _FREQUENCIES * settings.appearance
@@ -110,13 +112,24 @@ class ContextEmbedding(nn.Module):
         maps = [F.normalize(level.float(), dim=1) for level in found]
         features = on_cells(self.decoder(maps), image_B3HW)
         if self.film is not None:
-            whole_BC = maps[-1].mean((2, 3)) if class_token_BC is None else F.normalize(class_token_BC.float(), dim=1)
-            scale, shift = self.film(whole_BC)[:, :, None, None].chunk(2, dim=1)
+            scale, shift = self.film(_whole(maps, class_token_BC) if self.whole_1C is None else self.whole_1C)[
+                :, :, None, None
+            ].chunk(2, dim=1)
             features = torch.addcmul(shift, features, 1 + scale)
         return features
 
+    @torch.inference_mode()
+    def see_whole(self, some_13HW: Iterable[Tensor]) -> None:
+        """Embed tiles as parts of one image from now on: what it says as a whole is the mean over some of them.
+
+        With none of them, each image is again a whole.
+        """
+        found = [self.backbone.with_class_token(tile) for tile in some_13HW] if self.film is not None else []
+        wholes = [_whole([F.normalize(maps[-1].float(), dim=1)], token) for maps, token in found]
+        self.whole_1C = torch.cat(wholes).mean(0, keepdim=True) if wholes else None
+
     def forward(self, image_B3HW: Tensor, coordinates_B2hw: Tensor) -> Tensor:
-        """Return (B, D, h, w) float32 unit vectors for RGB in 0-1 and the cells' y and x in 0-1."""
+        """Return (B, n_channels, h, w) float32 unit vectors for RGB in 0-1 and the cells' y and x in 0-1."""
         parts = self.settings
         if parts.shuffled:
             places = torch.randperm(coordinates_B2hw[0, 0].numel(), device=coordinates_B2hw.device)
@@ -215,6 +228,11 @@ def _neighbours(cells_BChw: Tensor) -> Tensor:
     ]
     neighbours: Tensor = torch.cat(picked, dim=1).unflatten(0, cells_BChw.shape[:2])
     return neighbours
+
+
+def _whole(maps: list[Tensor], class_token_BC: Tensor | None) -> Tensor:
+    """Return what the deepest map, of unit vectors, or the class token says of the whole image, (B, C)."""
+    return maps[-1].mean((2, 3)) if class_token_BC is None else F.normalize(class_token_BC.float(), dim=1)
 
 
 def appearance(image_B3HW: Tensor) -> Tensor:
