@@ -123,7 +123,7 @@ def test_names_are_escaped(run: RunFolder) -> None:
 
 def test_the_head_tells_what_the_run_was(run: RunFolder) -> None:
     text = rendered(run).text
-    for fact in ("context", "MoCo v2", "resnet18", "321", "2026-01-02T03:04", "torch 2.9", "not trained"):
+    for fact in ("context", "MoCo v2", "resnet18", "321", "2026-01-02 03:04 UTC", "torch 2.9", "not trained"):
         assert fact in text
 
 

@@ -200,7 +200,7 @@ def final_clusters(fabric: Fabric, method: Method, cache: ImageCache, settings: 
 
     def points(advance: Any) -> Iterator[Tensor]:
         for indices, images, coordinates in whole_images(cache, fabric.device):
-            with torch.no_grad(), fabric.autocast():
+            with torch.no_grad():  # in full precision, as predictions are
                 embedded = method.embedding(images, coordinates)
             yield sample_cells(embedded, indices, (settings.seed, "final cells", 0), per_image)
             advance(len(indices) * world_size())
