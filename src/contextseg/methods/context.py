@@ -167,7 +167,7 @@ class Context(Method):
             self.embedding.start_from(*deep.about_mean(), whitening=_WHITENING)
 
     def _group_places(self, epoch: int, images: TrainingImages) -> None:
-        """Give each place its holistic label, and each centre the mean embedding of the cells of one label."""
+        """Give each place its holistic label, and how certain it is."""
         some = list(self._holistic(images.whole(_START_IMAGES)))
         classes = self._classes(self._sampled(epoch, some, images.n_images))
         kept = self.holistic_ngg, self.certainty_ngg
