@@ -140,7 +140,8 @@ def look(page: Page, address: str, server: psutil.Process) -> None:
         spans = sorted(page.evaluate(FRAMES))
         console.print(
             f"{n_turns} pages on: frames of {statistics.median(spans):.0f} ms, 95 % under "
-            f"{spans[len(spans) * 95 // 100]:.0f}, longest {spans[-1]:.0f}; server {memory(server):.0f} MiB, scripts {scripts(page):.1f} MiB"
+            f"{spans[len(spans) * 95 // 100]:.0f}, longest {spans[-1]:.0f}; "
+            f"server {memory(server):.0f} MiB, scripts {scripts(page):.1f} MiB"
         )
 
 
