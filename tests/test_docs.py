@@ -174,18 +174,28 @@ def test_recipes_are_settings() -> None:
         assert make_settings(override(load_settings(recipe), ["n_classes=27"])).n_classes == 27
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("coco27-*.yaml")), ids=lambda recipe: recipe.stem)
+N_CLASSES = {"coco27": 27, "coco171": 171, "cityscapes27": 27, "potsdam3": 3}
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    sorted(path for name in N_CLASSES for path in (ROOT / "recipes").glob(f"{name}-*.yaml")),
+    ids=lambda recipe: recipe.stem,
+)
 def test_recipes_of_published_numbers_are_complete(recipe: Path) -> None:
     settings = make_settings(load_settings(recipe))
-    assert settings.n_classes == 27
+    assert settings.n_classes == N_CLASSES[recipe.stem.split("-")[0]]
     assert timm.models.is_model_pretrained(settings.backbone.name)
     assert settings.backbone.start is not None
     comment = " ".join(line[2:] for line in recipe.read_text().splitlines() if line.startswith("# "))
+    figure = re.search(r"Published[^:]*: .*?([\d.]+) \[V\]", comment)
     if settings.method == "context":
         assert "as reconstructed" in comment
     else:
-        assert re.search(r"Published[^:]*: .*mIoU [\d.]+ \[V\]", comment)
+        assert figure is not None
+        assert f"{figure[1]} [V]" in (ROOT / "docs/leaderboard.md").read_text()
     assert f"`{recipe.name}`" in (ROOT / "docs/leaderboard.md").read_text()
+    assert f"recipes/{recipe.name}" in comment or "--config" not in comment
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
