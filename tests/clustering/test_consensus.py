@@ -1,10 +1,11 @@
 """Final classes by merging and vote."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from contextseg.clustering.consensus import Consensus, _average_linkage, merge_clusters
+from contextseg.clustering.consensus import Consensus, _evident_classes, merge_clusters
 from contextseg.clustering.kmeans import KMeans
 from contextseg.errors import TrainingError
 
@@ -16,12 +17,13 @@ def on_circle(*degrees: float) -> torch.Tensor:
 
 def test_near_centers_are_merged_by_their_average_distance() -> None:
     # 0 and 10 degrees are nearest, then 90 and 110; 200 stays alone
-    classes = merge_clusters(on_circle(0, 90, 10, 200, 110), 3)
-    assert classes.tolist() == [0, 1, 0, 2, 1]
+    three, two = merge_clusters(on_circle(0, 90, 10, 200, 110), 3, 2).T.tolist()
+    assert three == [0, 1, 0, 2, 1]
+    assert two == [0, 0, 0, 1, 0]  # 200 is 1.17 from 90 and 110 in the mean, these are 1.09 from 0 and 10
 
 
 def test_as_many_clusters_as_classes_are_left_as_they_are() -> None:
-    assert merge_clusters(on_circle(0, 1, 2), 3).tolist() == [0, 1, 2]
+    assert merge_clusters(on_circle(0, 1, 2), 3)[:, 0].tolist() == [0, 1, 2]
 
 
 def test_fewer_clusters_than_classes() -> None:
@@ -80,22 +82,19 @@ def test_every_class_keeps_points() -> None:
         assert consensus.predict(points).unique().tolist() == list(range(8))
 
 
-def test_a_few_odd_points_are_no_class_of_their_own() -> None:
-    # Two groups of 60 that lie near each other, and three points that are unlike all: cut into two, a tree would take
-    # the three for a class. They join the group that is nearer.
-    points = on_circle(*torch.linspace(0, 8, 60).tolist(), *torch.linspace(50, 58, 60).tolist(), 140, 141, 142)
-    apart = 1 - points @ points.T
-    apart.fill_diagonal_(0)
-    free, held = (_average_linkage(apart.clamp(min=0), 2, least).tolist() for least in (0.0, 0.2))
-    assert free == [0] * 120 + [1] * 3
-    assert held == [0] * 60 + [1] * 60 + [1] * 3
+@pytest.mark.parametrize(("n_odd", "classes"), [(3, [0] * 60 + [1] * 60 + [1] * 3), (10, [0] * 120 + [1] * 10)])
+def test_a_few_odd_points_are_no_class(n_odd: int, classes: list[int]) -> None:
+    # two groups are apart in 4 of 10 partitions; odd points are apart from both, but join the second in one
+    parted = [[0] * 60 + [1] * 60 + [2] * n_odd] * 3 + [[0] * 60 + [1] * 60 + [1] * n_odd]
+    together = [[0] * 120 + [2] * n_odd] * 6
+    assert _evident_classes(np.array([*parted, *together]).T, 2).tolist() == classes
 
 
 def test_where_the_tree_has_no_such_classes_it_is_cut_as_it_is() -> None:
-    points = on_circle(0, 1, 120, 240)
-    apart = (1 - points @ points.T).clamp(min=0)
-    apart.fill_diagonal_(0)
-    assert _average_linkage(apart, 3, 1.5).tolist() == [0, 0, 1, 2]  # a class would need two of the four points
+    # a chain: two points are apart by the later one's number, so that one point after the other joins the first
+    points, partitions = np.arange(24)[:, None], np.arange(24)
+    labels_SL = np.where(points > partitions, points, 0)
+    assert _evident_classes(labels_SL, 2).tolist() == [0] * 23 + [1]  # a class would need two points
 
 
 def test_too_few_points() -> None:

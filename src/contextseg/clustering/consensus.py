@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import cut_tree, linkage
-from scipy.spatial.distance import squareform
+from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
 from contextseg.clustering.kmeans import KMeans, sum_by_label
@@ -68,19 +68,18 @@ class Consensus:
         found = [self._partition(points_ND, n_clusters, index) for index in range(self.n_partitions)]
         compared_SD = _sample(points_ND, _COMPARED, self.seed)
         clusters = [kmeans.predict(compared_SD) for kmeans in found]
-        apart_SS = torch.zeros(len(compared_SD), len(compared_SD), device=points_ND.device)
-        for kmeans, clusters_S in zip(found, clusters, strict=True):
-            for per_class in _MERGED_TO:
-                classes_S = self._merged(kmeans, per_class)[clusters_S]
-                apart_SS += classes_S[:, None] != classes_S
-        classes_S = _average_linkage(apart_SS, self.n_classes, _LEAST_SHARE).to(points_ND.device)
-        classes_SK = F.one_hot(classes_S, self.n_classes).float()
+        merged_SL = torch.cat(
+            [self._merged(kmeans, *_MERGED_TO)[clusters_S] for kmeans, clusters_S in zip(found, clusters, strict=True)],
+            dim=1,
+        )
+        classes_S = _evident_classes(merged_SL.numpy(force=True), self.n_classes)
+        classes_SK = F.one_hot(torch.from_numpy(classes_S).to(points_ND.device), self.n_classes).float()
         self.partitions_ = [
             (kmeans, F.normalize(sum_by_label(classes_SK, clusters_S, n_clusters), p=1, dim=1))
             for kmeans, clusters_S in zip(found, clusters, strict=True)
         ]
         if len(self.predict(points_ND).unique()) < self.n_classes:  # a class was outvoted at all of its points
-            classes_M = self._merged(found[0], 1.0)
+            classes_M = self._merged(found[0], 1.0)[:, 0]
             self.partitions_ = [(found[0], F.one_hot(classes_M, self.n_classes).float())]
         return self
 
@@ -100,53 +99,56 @@ class Consensus:
         kmeans = KMeans(n_clusters, seed=seed, max_points=n_sampled, n_restarts=1, max_iter=_MAX_ITER)
         return kmeans.fit([_sample(points_ND, n_sampled, seed)])
 
-    def _merged(self, kmeans: KMeans, per_class: float) -> Tensor:
-        n_left = min(len(kmeans.centers_), round(per_class * self.n_classes))
-        return merge_clusters(kmeans.centers_, n_left).to(kmeans.centers_.device)
+    def _merged(self, kmeans: KMeans, *per_class: float) -> Tensor:
+        """Return what each cluster is merged into, for each of some numbers of clusters for a class: (M, L) int64."""
+        left = [min(len(kmeans.centers_), round(factor * self.n_classes)) for factor in per_class]
+        return merge_clusters(kmeans.centers_, *left).to(kmeans.centers_.device)
 
 
-def merge_clusters(centers_MD: Tensor, n_classes: int) -> Tensor:
+def merge_clusters(centers_MD: Tensor, *n_classes: int) -> Tensor:
     """Merge clusters by the average cosine distance of their centres, each counted once whatever its size.
 
     Args:
         centers_MD: (M, D) float32, M at least `n_classes`.
-        n_classes: K, how many remain.
+        n_classes: how many remain; L such numbers.
 
     Returns:
-        (M,) int64: the class of each cluster, 0 to K - 1, numbered in the order in which they first occur.
+        (M, L) int64: the class of each cluster, 0 to K - 1, numbered in the order in which they first occur.
 
     Raises:
         ValueError: there are fewer clusters than classes.
     """
-    if len(centers_MD) < n_classes:
-        raise ValueError(f"{len(centers_MD)} clusters cannot be merged into {n_classes} classes")
-    unit_MD = F.normalize(centers_MD.double(), dim=1)
-    return _average_linkage(1 - unit_MD @ unit_MD.T, n_classes)
+    if len(centers_MD) < max(n_classes):
+        raise ValueError(f"{len(centers_MD)} clusters cannot be merged into {max(n_classes)} classes")
+    unit_MD = F.normalize(centers_MD.double(), dim=1).numpy(force=True)
+    tree = linkage(squareform(1 - unit_MD @ unit_MD.T, checks=False), method="average")
+    merged: Tensor = torch.from_numpy(cut_tree(tree, n_clusters=n_classes).astype(np.int64))
+    return merged
 
 
-def _average_linkage(distances_NN: Tensor, n_classes: int, least_share: float = 0) -> Tensor:
-    """Return the class of each point, (N,) int64, numbered in the order in which they first occur.
+def _evident_classes(labels_SL: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
+    """Return the class of each point, (S,), by average linkage of how often two are apart.
+
+    A class has at least `_LEAST_SHARE` of an even share of the points, where the tree has K such: it is cut as far down
+    as it takes to find them, and what is left joins the class that is nearest on average. A few points that are unlike
+    all others would else be a class of their own, and two true classes one.
 
     Args:
-        distances_NN: of each point to each.
+        labels_SL: the label of each point in each of L partitions.
         n_classes: K.
-        least_share: of N / K, the points that a class has at least, where the tree has K such: it is cut as far down
-            as it takes to find them, and what is left joins the class that is nearest on average. A few points that are
-            unlike all others would else be a class of their own, and two true classes one.
     """
-    distances: NDArray[np.float64] = distances_NN.double().cpu().numpy()
-    tree = linkage(squareform(distances, checks=False), method="average")
-    groups_N = cut_tree(tree, n_clusters=n_classes)[:, 0]
-    least = least_share * len(distances) / n_classes
-    for n_groups in range(n_classes, len(distances) if least > 1 else 0):
-        finer_N = cut_tree(tree, n_clusters=n_groups)[:, 0]
-        large = np.flatnonzero(np.bincount(finer_N) >= least)
+    apart_P = np.rint(pdist(labels_SL, "hamming") * labels_SL.shape[1])  # counts, so that ties are ties
+    tree = linkage(apart_P, method="average")
+    least = _LEAST_SHARE * len(labels_SL) / n_classes
+    finest = len(labels_SL) if least > 1 else n_classes
+    for groups_S in cut_tree(tree, n_clusters=np.arange(n_classes, finest + 1)).T:
+        large = np.flatnonzero(np.bincount(groups_S) >= least)
         if len(large) == n_classes:
-            nearest_N = np.stack([distances[:, finer_N == group].mean(1) for group in large], axis=1).argmin(1)
-            groups_N = np.where(np.isin(finer_N, large), np.searchsorted(large, finer_N), nearest_N)
-            break
-    classes: Tensor = torch.from_numpy(groups_N.astype(np.int64))
-    return classes
+            apart_SS = squareform(apart_P)
+            nearest_S = np.stack([apart_SS[:, groups_S == group].mean(1) for group in large], axis=1).argmin(1)
+            groups_S = np.where(np.isin(groups_S, large), np.searchsorted(large, groups_S), nearest_S)
+            return np.asarray(groups_S, np.int64)
+    return np.asarray(cut_tree(tree, n_clusters=n_classes)[:, 0], np.int64)
 
 
 def _sample(points_ND: Tensor, n: int, seed: int) -> Tensor:
