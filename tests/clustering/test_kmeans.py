@@ -284,12 +284,19 @@ def test_starts_are_drawn_by_squared_distance():
     assert np.mean([value == 3.0 for value in second]) == pytest.approx(0.9, abs=0.06)
 
 
-def test_starts_from_many_points_are_different_points_of_theirs():
-    points = directions(n=20_000, dim=5, n_blobs=9)
-    start = KMeans(9)._plus_plus(points, 0)
-    nearest = scores(start, points).max(1)
-    torch.testing.assert_close(points[nearest.indices], start)
-    assert len(nearest.indices.unique()) == 9
+def test_many_points_are_fitted_to_the_end_from_a_start_of_a_sample():
+    # more points than the starts are tried on; overlapping groups, so that there is something to iterate
+    points = directions(n=40_000, dim=6, n_blobs=9, spread=1.0)
+    kmeans = KMeans(9, n_restarts=12).fit([points])
+    theirs = SklearnKMeans(9, n_init=5, random_state=0).fit(points.numpy())
+    centers = F.normalize(torch.from_numpy(theirs.cluster_centers_), dim=1)
+    assert kmeans.inertia_ <= 1.01 * inertia_of(points, centers)
+    assert kmeans.counts_.sum() == 40_000
+    # the iterations over all points went to the end: each centre is the mean of all its points
+    labels = kmeans.predict(points)
+    means = torch.stack([F.normalize(points[labels == label].mean(0), dim=0) for label in range(9)])
+    assert (kmeans.centers_ * means).sum(1).min() > 0.9999
+    assert kmeans._sample(points).shape == (2**14, 6)
 
 
 def test_sums_by_label_are_those_of_a_loop():

@@ -18,7 +18,7 @@ from contextseg.randomness import keyed_rng
 
 _CHUNK = 4096  # points that are scored at one time by each thread of a CPU: their scores stay in its cache
 _SCORES = 2**22  # scores, points times clusters, that exist at one time elsewhere
-_SEEDING = 2**14  # points, or 100 for each cluster, that a k-means++ start is drawn from at most
+_SAMPLE = 2**14  # points, or 100 for each cluster, that the starts are tried on at most
 _TOLERANCE = 1e-4  # Lloyd's iterations end when the inertia falls by less than this fraction
 
 
@@ -28,8 +28,8 @@ class _Sums:
 
     points_KD: Tensor
     counts_K: Tensor
+    distances_N: Tensor  # squared, of each point to its centre
     inertia: float
-    farthest: list[tuple[float, int]]
 
 
 class KMeans:
@@ -41,14 +41,15 @@ class KMeans:
         spherical: centres are kept at unit length, as for unit-length points (PiCIE, and ours).
         max_points: points that are held at once. The first `max_points` of a stream are clustered by Lloyd
             iterations; the rest update the centres batch by batch.
-        n_restarts: k-means++ starts; the one with the least inertia is kept.
-        max_iter: Lloyd iterations of one start, at most.
+        n_restarts: k-means++ starts; the one with the least inertia is kept. Of many points they are tried on a sample,
+            and Lloyd's iterations over all of them begin where the best one ends, so that a start costs little.
+        max_iter: Lloyd iterations of one start, and over all points, at most.
 
     Attributes:
         centers_: (K, D) float32.
         counts_: (K,) int64, the points that each centre has been fitted to.
         inertia_: sum of squared distances of the held points to their centres, after the Lloyd iterations.
-        n_iter_: Lloyd iterations of the start that was kept.
+        n_iter_: Lloyd iterations over all points.
 
     An **empty cluster** is moved to the point that lies farthest from its own centre; several empty clusters take the
     farthest points in turn. The result is the same for the same points, settings and seed.
@@ -150,9 +151,20 @@ class KMeans:
             )
         _check_finite(points)
         with torch.autocast(points.device.type, enabled=False):  # half precision would reach the sums and the distances
-            starts = (self._plus_plus(points, restart) for restart in range(self.n_restarts))
-            best = min((self._lloyd(points, start) for start in starts), key=lambda found: found[0])
-        self.inertia_, self.centers_, self.counts_, self.n_iter_ = best
+            sample = self._sample(points)
+            starts = (self._plus_plus(sample, restart) for restart in range(self.n_restarts))
+            found = min((self._lloyd(sample, start) for start in starts), key=lambda one: one[0])
+            if len(sample) < len(points):
+                found = self._lloyd(points, found[1])
+        self.inertia_, self.centers_, self.counts_, self.n_iter_ = found
+
+    def _sample(self, points: Tensor) -> Tensor:
+        """Return some points that are drawn at random, or all where there are no more."""
+        n_sampled = max(_SAMPLE, 100 * self.n_clusters)
+        if len(points) <= n_sampled:
+            return points
+        drawn = keyed_rng(self.seed, "sample").choice(len(points), n_sampled, replace=False, shuffle=False)
+        return points[torch.from_numpy(drawn).to(points.device)]
 
     def _lloyd(self, points: Tensor, centers: Tensor) -> tuple[float, Tensor, Tensor, int]:
         """Return (inertia, centres, counts, iterations) of one start."""
@@ -163,8 +175,9 @@ class KMeans:
                 return sums.inertia, centers, sums.counts_K, iteration - 1
             previous = sums.inertia
             means = (sums.points_KD / sums.counts_K.clamp(min=1)[:, None]).float()
-            for cluster, (_, point) in zip(empty, sums.farthest, strict=False):
-                means[cluster] = points[point]
+            if empty:  # the farthest points become centres, of equally far ones the first
+                farthest_N = sums.distances_N.sort(descending=True, stable=True).indices
+                means[empty] = points[farthest_N[: len(empty)]]
             centers = self._project(means)
             sums = self._pass(points, centers)
         return sums.inertia, centers, sums.counts_K, self.max_iter
@@ -173,19 +186,14 @@ class KMeans:
         """Assign all points and add them up, chunk by chunk; sums in float64, since N may be large."""
         total = torch.zeros(centers.shape, dtype=torch.float64, device=points.device)
         counts = torch.zeros(len(centers), dtype=torch.int64, device=points.device)
-        inertia, farthest, offset = 0.0, [], 0
+        distances = []
         for chunk in self._chunks(points):
             best, labels = scores(chunk, centers).max(1)
             total += sum_by_label(chunk, labels, len(centers))
             counts += torch.bincount(labels, minlength=len(centers))
-            distances = (chunk.square().sum(1) - 2 * best).clamp(min=0)
-            inertia += float(distances.sum(dtype=torch.float64))
-            top = distances.topk(min(len(chunk), len(centers)))
-            farthest += [
-                (value, offset + place) for value, place in zip(top.values.tolist(), top.indices.tolist(), strict=True)
-            ]
-            offset += len(chunk)
-        return _Sums(total, counts, inertia, sorted(farthest, key=lambda pair: (-pair[0], pair[1])))
+            distances.append((chunk.square().sum(1) - 2 * best).clamp(min=0))
+        distances_N = torch.cat(distances)
+        return _Sums(total, counts, distances_N, float(distances_N.sum(dtype=torch.float64)))
 
     def _chunks(self, points: Tensor) -> tuple[Tensor, ...]:
         on_cpu = points.device.type == "cpu"
@@ -194,14 +202,8 @@ class KMeans:
         return chunks
 
     def _plus_plus(self, points: Tensor, restart: int) -> Tensor:
-        """Draw the first centres: each with probability proportional to the squared distance to those drawn before.
-
-        They are drawn from a sample of the points, so that a start costs little beside an iteration.
-        """
+        """Draw the first centres: each with probability proportional to the squared distance to those drawn before."""
         rng = keyed_rng(self.seed, "k-means++", restart)
-        if len(points) > (n_seeding := max(_SEEDING, 100 * self.n_clusters)):
-            drawn = rng.choice(len(points), n_seeding, replace=False, shuffle=False)
-            points = points[torch.from_numpy(drawn).to(points.device)]
         chosen = [int(rng.integers(len(points)))]
         squares = points.square().sum(1)
         nearest = torch.full((len(points),), torch.inf, device=points.device)
