@@ -54,7 +54,7 @@ def make() -> Callable[..., Method]:
             "views": {"frame_px": 64},
             "backbone": {"name": "test_resnet"},
             "clustering": {"max_points": max_points, "n_restarts": 1},
-            "training": {"learning_rate": rate},
+            "training": {"learning_rate": rate, "batch_size": 4},
             name: {"dim": 8} | own,
         }
         torch.manual_seed(0)

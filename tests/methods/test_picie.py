@@ -30,7 +30,7 @@ def picie(n_classes=2, **values):
         "backbone": {"name": "test_resnet"},
         "picie": {"dim": 2, "temperature": 1.0} | values,
     }
-    method = Picie(make_settings(settings | {"clustering": {"n_restarts": 2}}))
+    method = Picie(make_settings(settings | {"clustering": {"n_restarts": 2}, "training": {"batch_size": 2}}))
     method.embedding = RedGreen()
     return method
 
@@ -244,6 +244,18 @@ def test_the_centers_of_each_view_come_from_that_view():
     assert red[0] > red[1]
     assert green[0] < green[1]
     assert method.class_weights_VK.tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+def test_clusters_of_many_images_are_made_of_those_that_the_epoch_begins_with(monkeypatch):
+    monkeypatch.setattr("contextseg.methods.picie.CLUSTERED_IMAGES", 3)
+    method = picie()
+    with torch.no_grad():
+        method.begin_epoch(4, Images())
+        embedded = [batch.embed(method.embedding) for batch in random_batches(n_batches=2)]  # of three
+    for view in range(2):
+        points = torch.cat([both[view].movedim(1, -1).flatten(0, -2) for both in embedded])
+        expected = KMeans(2, seed=0 + 4, n_restarts=2).fit([points]).centers_
+        torch.testing.assert_close(method.centers_VKD[view], expected)
 
 
 @pytest.mark.parametrize("rule", ["counts", "inverse"])

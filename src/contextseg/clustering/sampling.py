@@ -7,6 +7,9 @@ from torch import Tensor
 
 from contextseg.randomness import keyed_rng
 
+CLUSTERED_IMAGES = 512
+"""Images that the clusters of an epoch are made of, at most: a pass over all would cost a third of training on them."""
+
 
 def points_per_image(max_points: int, n_images: int) -> int:
     """Return how many cells of each image fill `max_points`, at least 1."""

@@ -9,12 +9,14 @@ embeddings that is drawn anew for each epoch (weights from a normal distribution
 starts anew with it, cross-entropy, Adam 1e-4; the final clusters are those of a fresh k-means.
 
 **Not reproduced**: as for `picie`, labels are taken in the training pass, and the k-means sees cells drawn evenly from
-all images. The released code weighs each cluster by its share of the pixels, which favours large clusters; here all
-weigh the same.
+all images, of more than 512 from those that the epoch begins with. The released code weighs each cluster by its share
+of the pixels, which favours large clusters; here all weigh the same.
 
 Shape legend: B images, D dimensions, h w cells, N = B h w, K clusters.
 """
 
+import math
+from itertools import islice
 from typing import ClassVar
 
 import torch
@@ -22,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contextseg.clustering.kmeans import KMeans
-from contextseg.clustering.sampling import points_per_image, sample_cells
+from contextseg.clustering.sampling import CLUSTERED_IMAGES, points_per_image, sample_cells
 from contextseg.collectives import all_sum, gather_rows
 from contextseg.methods.method import Method, TrainingImages
 from contextseg.models.backbone import Backbone
@@ -52,14 +54,15 @@ class Mdc(Method):
         return self._optimizer
 
     def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
-        """Cluster the embeddings, sampled evenly over all images, and draw a new classifier."""
+        """Cluster the embeddings, sampled evenly over the images that the epoch begins with; draw a new classifier."""
         self.use_K.zero_()
-        settings, per_image = self.settings, points_per_image(self.settings.clustering.max_points, images.n_images)
+        settings, n_images = self.settings, min(images.n_images, CLUSTERED_IMAGES)
+        per_image = points_per_image(settings.clustering.max_points, n_images)
         kmeans = KMeans(settings.n_classes, seed=settings.seed + epoch, **settings.clustering.model_dump())
         self.centers_KD.copy_(
             kmeans.fit(
                 gather_rows(sample_cells(self._embed(batch), batch.indices, (settings.seed, "cells", epoch), per_image))
-                for batch in images.batches(epoch)
+                for batch in islice(images.batches(epoch), math.ceil(n_images / settings.training.batch_size))
             ).centers_
         )
         nn.init.normal_(self.classifier.weight, std=0.01)

@@ -15,7 +15,8 @@ favours large clusters, and the grey draw never runs.
 **Not reproduced**: labels are taken in the training pass from the embeddings of that pass, where PiCIE stores the
 labels of a pass of its own at the start of the epoch; that costs two more forward passes and a label file for each
 image. View 1 is cut from the same resolution as view 2, where PiCIE cuts it from twice that. The k-means sees cells
-drawn evenly from all images, where PiCIE takes all pixels of the first 20 batches.
+drawn evenly from all images, of more than 512 from those that the epoch begins with, where PiCIE takes all pixels of
+the first 20 batches of 256, and mini-batch updates with all others.
 
 Shape legend: B images, D dimensions, h w cells, N = B h w, K clusters (in buffers those of all heads, one head after
 the other), V = 2 views.
@@ -23,6 +24,7 @@ the other), V = 2 views.
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import ClassVar
 
 import torch
@@ -30,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contextseg.clustering.kmeans import KMeans
-from contextseg.clustering.sampling import points_per_image, sample_cells
+from contextseg.clustering.sampling import CLUSTERED_IMAGES, points_per_image, sample_cells
 from contextseg.collectives import all_sum, gather_rows, world_size
 from contextseg.methods.method import Method, TrainingImages
 from contextseg.models.backbone import Backbone
@@ -56,14 +58,15 @@ class Picie(Method):
         self.register_buffer("use_K", torch.zeros(settings.n_classes, dtype=torch.int64))
 
     def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
-        """Cluster the embeddings of each view, sampled evenly over all images."""
+        """Cluster the embeddings of each view, sampled evenly over the images that the epoch begins with."""
         self.use_K.zero_()
-        settings, per_image = self.settings, points_per_image(self.settings.clustering.max_points, images.n_images)
+        settings, n_images = self.settings, min(images.n_images, CLUSTERED_IMAGES)
+        per_image = points_per_image(settings.clustering.max_points, n_images)
         kmeans = [
             [KMeans(count, seed=settings.seed + epoch, **settings.clustering.model_dump()) for count in self.heads]
             for _ in range(2)
         ]
-        for batch in images.batches(epoch):
+        for batch in islice(images.batches(epoch), math.ceil(n_images / settings.training.batch_size)):
             for view, embedded_BDhw in enumerate(batch.embed(self.embedding)):
                 key = (settings.seed, f"cells-{view}", epoch)
                 points = gather_rows(sample_cells(embedded_BDhw, batch.indices, key, per_image))
