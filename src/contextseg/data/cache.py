@@ -1,4 +1,4 @@
-"""The images of a run, decoded once at training size into one memory-mapped file.
+"""The images of a run, decoded once at training size into one file.
 
 The cache is a folder with two files: `images.raw`, the (h, w, 3) uint8 arrays one after the other, and
 `index.json`, which says what they are. The index is written last, so that a cache with an index is complete.
@@ -38,8 +38,8 @@ class ImageCache:
     """The usable images of a list, at training size, in the order of the list.
 
     Memory holds the index alone; pixels are read from disk when they are used, from the image files where they are not
-    in the cache. A cache can be sent to another
-    process: it is opened again there.
+    in the cache. The file is not mapped: pages of it would count as memory of the process, more and more of them as
+    images go by. A cache can be sent to another process: it is opened again there.
 
     Args:
         folder: a complete cache, as `build` leaves it.
@@ -68,10 +68,6 @@ class ImageCache:
         self.n_stored: int = index["n_stored"]
         self._root, self._size = Path(index["how"]["root"]), index["how"]["size"]
         self._starts = [0, *accumulate(3 * h * w for h, w in self.shapes)]
-        self._pixels = np.zeros(0, np.uint8)  # an empty file cannot be mapped
-        if self.n_stored:
-            # Copy-on-write: torch warns of read-only arrays, and a write must not reach the file.
-            self._pixels = np.asarray(np.memmap(folder / _RAW, dtype=np.uint8, mode="c"))
 
     @classmethod
     def build(
@@ -124,10 +120,11 @@ class ImageCache:
         return len(self.names)
 
     def __getitem__(self, i: int) -> NDArray[np.uint8]:
-        """Return image i, (h, w, 3) uint8: a view of the file where it is stored; writing to it does not change that.
+        """Return image i, (h, w, 3) uint8.
 
         Raises:
             ImageError: the image is not stored, and its own file is no longer what it was.
+            DataError: the file of the cache is no longer what it was.
         """
         i = range(len(self))[i]
         if i >= self.n_stored:
@@ -135,7 +132,14 @@ class ImageCache:
             if image.shape[:2] != self.shapes[i]:
                 raise ImageError(path, "has changed since the images were read; start again with it as it is")
             return image
-        return self._pixels[self._starts[i] : self._starts[i + 1]].reshape(*self.shapes[i], 3)
+        raw, start, size = self.folder / _RAW, self._starts[i], self._starts[i + 1] - self._starts[i]
+        try:
+            pixels = np.fromfile(raw, np.uint8, size, offset=start)
+        except OSError as error:
+            raise DataError(f"{raw}: cannot be read: {error.strerror}; with --resume it is made again") from error
+        if len(pixels) < size:
+            raise DataError(f"{raw}: ends before image {i}; with --resume it is made again")
+        return pixels.reshape(*self.shapes[i], 3)
 
     def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
         return type(self), (self.folder,)
@@ -148,10 +152,7 @@ class ImageCache:
         return indices
 
     def delete(self) -> None:
-        """Remove the cache from disk.
-
-        Views taken before stay valid, except on Windows, which keeps files in use from being removed.
-        """
+        """Remove the cache from disk."""
         for name in (_INDEX, _RAW):
             (self.folder / name).unlink(missing_ok=True)
         # The folder may hold other things.
