@@ -79,6 +79,21 @@ def test_only_geometry_looks_at_the_coordinates(backbone: Backbone, image: torch
 
 
 @torch.no_grad()
+def test_what_was_a_center_is_one_when_looks_have_their_say(backbone: Backbone, image: torch.Tensor) -> None:
+    own = embedding_with(backbone, "appearance")
+    dim = own.settings.dim
+    before = own(image, coordinates(image))[0].flatten(1).T
+    after = own.finish(before)
+    torch.testing.assert_close(own(image, coordinates(image))[0].flatten(1).T, after)
+    for embedded, length in ((before, 0.3), (after, 0.8)):
+        ratio = embedded[:, dim:].norm(dim=1) / embedded[:, :dim].norm(dim=1)
+        torch.testing.assert_close(ratio, torch.full_like(ratio, length))
+    torch.testing.assert_close(own.finish(after), after)  # once is enough
+    plain = embedding_with(backbone, "geometry")
+    assert torch.equal(plain.finish(before[:, :dim]), before[:, :dim])
+
+
+@torch.no_grad()
 def test_the_products_of_looks_are_a_gaussian_of_their_whitened_difference() -> None:
     generator = torch.Generator().manual_seed(0)
     mixed = torch.randn(4, 4, generator=generator) / 10
@@ -115,13 +130,18 @@ def test_two_places_of_the_same_kind_are_told_apart_by_their_looks(backbone: Bac
     own.load_state_dict(plain.state_dict(), strict=False)
     points = appearance(image).flatten(2)[0].T.double()
     own.looks.start_from(points.T.cov(correction=0))
-    before, after = (one(image, coordinates(image))[0] for one in (plain, own))
-    torch.testing.assert_close(after.norm(dim=0), torch.ones(16, 24))
+    before = plain(image, coordinates(image))[0]
+    learning = own(image, coordinates(image))[0]
+    own.finish(torch.zeros(1, own.n_channels))
+    learnt = own(image, coordinates(image))[0]
     looks = own.looks(appearance(image))[0]
     left, right = (8, 4), (8, 20)
     semantic = before[:, *left] @ before[:, *right]
     like = looks[:, *left] @ looks[:, *right]
-    torch.testing.assert_close(after[:, *left] @ after[:, *right], (semantic + 0.64 * like) / 1.64)
+    for found, share in ((learning, 0.09), (learnt, 0.64)):
+        torch.testing.assert_close(found.norm(dim=0), torch.ones(16, 24))
+        expected = (semantic + share * like) / (1 + share)
+        torch.testing.assert_close(found[:, *left] @ found[:, *right], expected)
     assert like < 0.9
 
 

@@ -113,8 +113,8 @@ class Context(Method):
         return {"loss": loss, "within": within.detach(), "cross": cross.detach()}
 
     def final_centers(self, _points: Iterable[Tensor]) -> Tensor:
-        """Return the learnt centres, (K, D)."""
-        return self.centers_KD
+        """Return the learnt centres, (K, D), of an embedding in which looks have their say."""
+        return self.embedding.finish(self.centers_KD)
 
     def cluster_use(self) -> Tensor:
         """Return the pixels of each cluster in this epoch, both views together."""

@@ -13,7 +13,8 @@ Everything below is **our reconstruction**, and each part is a switch:
    start.
 4. *Appearance*: Lab colour and the gradient of L, as a vector a of unit length whose products are a Gaussian kernel of
    the difference in looks. Fuse: e = norm([norm(F'); w a]), so that the likeness of two cells is that of what they are,
-   plus w^2 times that of how they look.
+   plus w^2 times that of how they look. w is small while it is learnt what there is, or pixels would gather by colour,
+   and larger when it is told where things end.
 
 Shape legend: B images, D dimensions, C E channels, h w cells (h = H / 4), n neighbours.
 """
@@ -38,7 +39,8 @@ _OFFSETS = [(d * y, d * x) for d in _DILATIONS for y in (-1, 0, 1) for x in (-1,
 N_LOOKS = 4  # channels of `appearance`
 _FREQUENCIES = 32  # random Fourier features of the appearance
 _WIDTH = 5 / 3  # of the Gaussian, in standard deviations of the appearance over the images
-_LOOKS = 0.8  # length of what a cell looks like, beside what it is with length 1
+_LOOKS_LEARNING = 0.3  # length of what a cell looks like, beside what it is with length 1, while that is learnt
+_LOOKS_LEARNT = 0.8  # the same afterwards
 _LEAST_DEVIATION = 0.02  # of the appearance: where images vary less, as grey ones in colour, it is noise
 _GEOMETRY = 2 + 4 * len(_FOURIER)  # channels of `_fourier`
 _CONTEXT = 16  # channels of the bilateral context
@@ -59,6 +61,8 @@ class ContextEmbedding(nn.Module):
         settings: which parts there are.
     """
 
+    looks_length: Tensor
+
     def __init__(self, backbone: Backbone, settings: EmbeddingSettings) -> None:
         super().__init__()
         self.backbone = backbone
@@ -69,6 +73,7 @@ class ContextEmbedding(nn.Module):
         self.whole_1C: Tensor | None = None  # what an image says as a whole, where it is embedded tile by tile
         self.context = BilateralContext(dim, _CONTEXT) if settings.bilateral else None
         self.looks = Looks() if settings.appearance else None
+        self.register_buffer("looks_length", torch.tensor(_LOOKS_LEARNING))
         self.n_channels = dim + 2 * _FREQUENCIES * settings.appearance
         n_fused = _GEOMETRY * settings.geometry + _CONTEXT * settings.bilateral
         self.fuse = nn.Conv2d(n_fused, dim, 1) if n_fused else None
@@ -128,6 +133,16 @@ class ContextEmbedding(nn.Module):
         wholes = [_whole([F.normalize(maps[-1].float(), dim=1)], token) for maps, token in found]
         self.whole_1C = torch.cat(wholes).mean(0, keepdim=True) if wholes else None
 
+    @torch.no_grad()
+    def finish(self, centers_KD: Tensor) -> Tensor:
+        """Let looks have their say from now on, since it is learnt what there is, and return the centres to match."""
+        if self.looks is None:
+            return centers_KD
+        grown = _LOOKS_LEARNT / self.looks_length
+        self.looks_length *= grown
+        dim = self.settings.dim
+        return F.normalize(torch.cat([centers_KD[:, :dim], grown * centers_KD[:, dim:]], dim=1), dim=1)
+
     def forward(self, image_B3HW: Tensor, coordinates_B2hw: Tensor) -> Tensor:
         """Return (B, n_channels, h, w) float32 unit vectors for RGB in 0-1 and the cells' y and x in 0-1."""
         parts = self.settings
@@ -145,8 +160,8 @@ class ContextEmbedding(nn.Module):
         embedded_BDhw = F.normalize(features.float(), dim=1)
         if self.looks is not None:
             assert looks_BChw is not None
-            both = embedded_BDhw, _LOOKS * self.looks(looks_BChw)
-            embedded_BDhw = torch.cat(both, dim=1) / math.sqrt(1 + _LOOKS**2)  # of unit length again
+            both = torch.cat([embedded_BDhw, self.looks_length * self.looks(looks_BChw)], dim=1)
+            embedded_BDhw = both / (1 + self.looks_length**2).sqrt()  # of unit length again
         return embedded_BDhw
 
 
