@@ -13,7 +13,7 @@ SRC = Path(__file__).parents[1] / "src" / "contextseg"
 # A part may import from the layers above its own in this list; the parts of one layer may not import one another.
 LAYERS: list[set[str]] = [
     {"conventions", "errors", "extras", "files", "randomness", "__init__"},
-    {"settings", "colours", "collectives"},
+    {"settings", "colours", "collectives", "progress"},
     {"run_folder", "classes"},
     {"naming"},
     {"data", "views", "models", "clustering", "evaluation", "export"},
@@ -33,6 +33,7 @@ TORCHLESS = {
     "run_folder",
     "settings",
     "colours",
+    "progress",
     "classes",
     "naming",
     "data",

@@ -142,7 +142,7 @@ def predict(
     """Write a mask for each image: an indexed PNG of the image's size, whose values are class ids."""
     with _one_line_errors():
         from contextseg import verbs
-        from contextseg.training.progress import tell_left_out
+        from contextseg.progress import tell_left_out
 
         options: dict[str, Any] = {"confidence": confidence, "raw": raw, "resume": resume, "device": device}
         tell_left_out(console, verbs.predict(run, images, out, **options, console=console))
@@ -316,7 +316,7 @@ def export(
     """Predict masks, and write them as the tool that you use reads them; or write the run as an ONNX file."""
     with _one_line_errors():
         from contextseg import verbs
-        from contextseg.training.progress import tell_left_out
+        from contextseg.progress import tell_left_out
 
         options: dict[str, Any] = {"format": format, "scale": scale, "device": device}
         tell_left_out(console, verbs.export(run, images, out, **options, console=console))

@@ -31,12 +31,12 @@ from contextseg.fresh_clusters import cluster_afresh
 from contextseg.naming import hide, merge, name
 from contextseg.predictor import Predictor, best_cluster, best_ids
 from contextseg.probes import PARAMETERS, fit_probe
+from contextseg.progress import progress
 from contextseg.refinement import REFINEMENT, Scorer, flip_averaged, refined
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
 from contextseg.training.fit import fit, pretrain
 from contextseg.training.processes import own_device, process_errors
-from contextseg.training.progress import progress
 
 __all__ = ["evaluate", "export", "fit", "hide", "merge", "name", "predict", "pretrain"]
 

@@ -33,6 +33,7 @@ from contextseg.files import write_atomically, write_errors
 from contextseg.methods import METHODS
 from contextseg.methods.method import Method
 from contextseg.models.input_convention import find_input_convention, is_stated, with_metadata
+from contextseg.progress import progress, tell_left_out
 from contextseg.randomness import keyed_rng
 from contextseg.run_folder import FORMAT, RunFolder, check_empty
 from contextseg.settings import Settings
@@ -42,7 +43,6 @@ from contextseg.training.loop import train
 from contextseg.training.precision import choose_precision
 from contextseg.training.pretraining import pretrain_backbone
 from contextseg.training.processes import process_errors, start_fabric
-from contextseg.training.progress import progress, tell_left_out
 
 _INPUT_SAMPLE = 16  # images whose activations are compared with the weights' batch-norm statistics
 _SHOWN = 10  # files left out that are named on the screen; meta.json has them all

@@ -17,13 +17,13 @@ from torch import Tensor
 from contextseg.collectives import all_sum, any_of_all, first_does, follow_first, gather, rank, world_size
 from contextseg.errors import TrainingError
 from contextseg.methods.method import Method
+from contextseg.progress import Advance, progress
 from contextseg.randomness import keyed_rng
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
 from contextseg.training.batch_norm import synchronise_batch_norm
 from contextseg.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from contextseg.training.images import SiameseSource
-from contextseg.training.progress import Advance, progress
 from contextseg.views.siamese import SiameseBatch
 
 LOW_HEALTH = 0.5
