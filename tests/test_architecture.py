@@ -70,6 +70,15 @@ def test_every_part_has_a_layer() -> None:
     assert {part(path) for path in FILES} == set().union(*LAYERS)
 
 
+def test_the_page_on_the_architecture_lists_the_same_layers() -> None:
+    page = (SRC.parents[1] / "docs" / "architecture.md").read_text()
+    lines = "; then ".join(re.findall(r"^\d+\. (.*)$", page, re.M)).split("; then ")
+    listed = [set(re.findall(r"`(\w+)`", line)) for line in lines]
+    assert listed == [names - {"__init__"} for names in LAYERS[:-1]]  # all but `python -m contextseg`
+    steps = page[: page.index("## One command")]
+    assert set(re.findall(r"`(\w+)`", steps)) == set().union(*listed)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
 def test_imports_point_one_way(path: Path) -> None:
     own = part(path)
