@@ -13,7 +13,7 @@ SRC = Path(__file__).parents[1] / "src" / "contextseg"
 # A part may import from the layers above its own in this list; the parts of one layer may not import one another.
 LAYERS: list[set[str]] = [
     {"conventions", "errors", "extras", "files", "randomness", "__init__"},
-    {"settings", "colours", "collectives"},
+    {"settings", "colours", "collectives", "progress"},
     {"run_folder", "classes"},
     {"naming"},
     {"data", "views", "models", "clustering", "evaluation", "export"},
@@ -33,6 +33,7 @@ TORCHLESS = {
     "run_folder",
     "settings",
     "colours",
+    "progress",
     "classes",
     "naming",
     "data",
@@ -67,6 +68,15 @@ def imported_parts(path: Path) -> set[str]:
 
 def test_every_part_has_a_layer() -> None:
     assert {part(path) for path in FILES} == set().union(*LAYERS)
+
+
+def test_the_page_on_the_architecture_lists_the_same_layers() -> None:
+    page = (SRC.parents[1] / "docs" / "architecture.md").read_text()
+    lines = "; then ".join(re.findall(r"^\d+\. (.*)$", page, re.M)).split("; then ")
+    listed = [set(re.findall(r"`(\w+)`", line)) for line in lines]
+    assert listed == [names - {"__init__"} for names in LAYERS[:-1]]  # all but `python -m contextseg`
+    steps = page[: page.index("## One command")]
+    assert set(re.findall(r"`(\w+)`", steps)) == set().union(*listed)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))

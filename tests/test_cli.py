@@ -185,27 +185,24 @@ def test_a_copy_is_checked(scenes: Path, tmp_path: Path) -> None:
     assert "no split 'val'; there are: none" in told
 
 
-def test_data_sets_need_no_torch(scenes: Path) -> None:
+def run_without_torch(*arguments: object) -> str:
     code = (
-        f"import sys; sys.argv = ['contextseg', 'datasets', 'check', 'folder', {str(scenes)!r}]\n"
+        f"import sys; sys.argv = {['contextseg', *map(str, arguments)]!r}\n"
         "from contextseg.cli import app\n"
         "try: app()\n"
         "finally: assert 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "nothing wrong" in done.stdout
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_data_sets_need_no_torch(scenes: Path) -> None:
+    assert "nothing wrong" in run_without_torch("datasets", "check", "folder", scenes)
 
 
 def test_help_needs_no_torch_and_answers_at_once() -> None:
-    code = (
-        "import sys; sys.argv = ['contextseg', 'fit', '--help']\n"
-        "from contextseg.cli import app\n"
-        "try: app()\n"
-        "finally: assert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "--classes" in done.stdout
-    assert "--resume" in done.stdout
+    told = run_without_torch("fit", "--help")
+    assert "--classes" in told
+    assert "--resume" in told
 
 
 def test_module_and_script_are_the_same_command() -> None:

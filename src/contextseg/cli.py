@@ -4,7 +4,7 @@ torch is imported inside the commands, so that ``--help`` answers at once.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,11 +26,15 @@ console = Console(quiet=os.environ.get("RANK", "0") != "0")  # of the processes 
 errors = Console(stderr=True)
 
 Run = Annotated[Path, typer.Argument(help="The run folder that `fit` made.")]
+Images = Annotated[Path, typer.Argument(help="A folder of images, or one image.")]
 Split = Annotated[str | None, typer.Option(help="One split of it, such as val.")]
 DataSetName = Annotated[
     str | None,
     typer.Option("--data-set", help="Its name, where a folder may be several: cocostuff3, cityscapes19, potsdam3."),
 ]
+Backbone = Annotated[str | None, typer.Option(help="A timm network, such as resnet18 or mobilenetv2_100.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the images.")]
+Seed = Annotated[int | None, typer.Option(help="Every random draw follows from it.")]
 Device = Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1.")]
 
 
@@ -58,13 +62,13 @@ def fit(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as training.batch_size=8."),
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="A timm network, such as resnet18 or mobilenetv2_100.")] = None,
+    backbone: Backbone = None,
     weights: Annotated[Path | None, typer.Option(help="A local checkpoint of the backbone to start from.")] = None,
     start: Annotated[
         str | None, typer.Option(help="pretrain: train the backbone on these images first, without labels.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Every random draw follows from it.")] = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was broken off.")] = False,
 ) -> None:
     """Learn classes from a folder of unlabelled images."""
@@ -76,13 +80,12 @@ def fit(
             "n_classes": classes,
             "method": method,
             "backbone.name": backbone,
-            "backbone.weights": None if weights is None else str(weights),
+            "backbone.weights": weights,
             "start": start,
             "training.epochs": epochs,
             "seed": seed,
         }
-        given = [f"{key}={value}" for key, value in options.items() if value is not None]
-        settings = make_settings(override(values, [*given, *(assignments or [])]))
+        settings = make_settings(override(values, _given(options, assignments)))
         from contextseg import verbs
 
         run = verbs.fit(images, out, settings, resume=resume, console=console)
@@ -98,10 +101,10 @@ def pretrain(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as pretraining.batch_size=64."),
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="A timm network, such as resnet18 or mobilenetv2_100.")] = None,
+    backbone: Backbone = None,
     weights: Annotated[Path | None, typer.Option(help="A local checkpoint to go on from; random without.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Every random draw follows from it.")] = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it was broken off.")] = False,
 ) -> None:
     """Train a backbone on unlabelled images by self-supervision: weights for `fit --weights`."""
@@ -109,13 +112,12 @@ def pretrain(
         options = {
             "pretraining.method": method,
             "backbone.name": backbone,
-            "backbone.weights": None if weights is None else str(weights),
+            "backbone.weights": weights,
             "pretraining.epochs": epochs,
             "seed": seed,
         }
-        given = [f"{key}={value}" for key, value in options.items() if value is not None]
         unread = {"n_classes": 2}  # a run must have it; nothing here is clustered
-        settings = make_settings(override({**unread, "start": "pretrain"}, [*given, *(assignments or [])]))
+        settings = make_settings(override({**unread, "start": "pretrain"}, _given(options, assignments)))
         from contextseg import verbs
 
         verbs.pretrain(images, out, settings, resume=resume, console=console)
@@ -128,7 +130,7 @@ def pretrain(
 @app.command()
 def predict(
     run: Run,
-    images: Annotated[Path, typer.Argument(help="A folder of images, or one image.")],
+    images: Images,
     out: Annotated[Path, typer.Option("-o", "--out", help="Where the masks go, in the folders of the images.")],
     confidence: Annotated[
         bool, typer.Option("--confidence", help="Write OUT/confidence/*.png too: 255 is certain.")
@@ -142,7 +144,7 @@ def predict(
     """Write a mask for each image: an indexed PNG of the image's size, whose values are class ids."""
     with _one_line_errors():
         from contextseg import verbs
-        from contextseg.training.progress import tell_left_out
+        from contextseg.progress import tell_left_out
 
         options: dict[str, Any] = {"confidence": confidence, "raw": raw, "resume": resume, "device": device}
         tell_left_out(console, verbs.predict(run, images, out, **options, console=console))
@@ -316,7 +318,7 @@ def export(
     """Predict masks, and write them as the tool that you use reads them; or write the run as an ONNX file."""
     with _one_line_errors():
         from contextseg import verbs
-        from contextseg.training.progress import tell_left_out
+        from contextseg.progress import tell_left_out
 
         options: dict[str, Any] = {"format": format, "scale": scale, "device": device}
         tell_left_out(console, verbs.export(run, images, out, **options, console=console))
@@ -346,11 +348,10 @@ def compare(
     with _one_line_errors():
         shared = {
             "backbone.name": backbone,
-            "backbone.weights": None if weights is None else str(weights),
+            "backbone.weights": weights,
             "training.epochs": epochs,
         }
-        given = [f"{key}={value}" for key, value in shared.items() if value is not None]
-        settings = override({}, [*given, *(assignments or [])])
+        settings = override({}, _given(shared, assignments))
         from contextseg.comparison.compare import compare
 
         compare(
@@ -369,7 +370,7 @@ def compare(
 @app.command()
 def review(
     run: Run,
-    images: Annotated[Path, typer.Argument(help="A folder of images, or one image.")],
+    images: Images,
     masks: Annotated[
         Path | None,
         typer.Option(help="Masks by `predict --raw --confidence`; by default those that are missing are predicted."),
@@ -416,6 +417,11 @@ def demo(
         from contextseg.demo import run_demo
 
         run_demo(out, n_images=images, seed=seed, console=console)
+
+
+def _given(options: Mapping[str, object], assignments: Sequence[str] | None) -> list[str]:
+    """Return the options that were given as assignments; those of `--set` come after them, and win."""
+    return [*(f"{key}={value}" for key, value in options.items() if value is not None), *(assignments or [])]
 
 
 def _class_id(text: str) -> int:

@@ -16,8 +16,8 @@ from contextseg.export.names import mask_names
 from contextseg.export.writer import MaskWriter
 from contextseg.onnx_export import write_onnx
 from contextseg.predictor import Predictor
+from contextseg.progress import progress
 from contextseg.run_folder import RunFolder
-from contextseg.training.progress import progress
 from contextseg.windows import check_scale, predict_windows
 
 Add = Callable[[Path, Path], None]

@@ -11,7 +11,7 @@ from contextseg.clustering.sampling import points_per_image, sample_cells
 from contextseg.data.images import list_images, read_image
 from contextseg.errors import ImageError
 from contextseg.predictor import Predictor
-from contextseg.training.progress import progress, tell_left_out
+from contextseg.progress import progress, tell_left_out
 
 
 def cluster_afresh(predictor: Predictor, images: Path, console: Console) -> Tensor:

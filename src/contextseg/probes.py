@@ -21,9 +21,9 @@ from contextseg.conventions import IGNORE
 from contextseg.data.labelled import LabelledImages
 from contextseg.errors import DataError, SettingsError
 from contextseg.predictor import Predictor
+from contextseg.progress import progress
 from contextseg.randomness import keyed_rng
 from contextseg.refinement import Scorer
-from contextseg.training.progress import progress
 
 PIXELS = 20_000
 """Labelled pixels that a probe learns from, as many of each image as of any other; at least one of each."""

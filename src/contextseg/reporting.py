@@ -9,12 +9,12 @@ from contextseg.data.images import list_images, read_image, relative_name
 from contextseg.errors import ImageError
 from contextseg.files import write_atomically
 from contextseg.predictor import Predictor
+from contextseg.progress import progress
 from contextseg.randomness import keyed_rng
 from contextseg.report.page import Example, Sample, render_page
 from contextseg.report.pictures import fit
 from contextseg.report.survey import Survey
 from contextseg.run_folder import RunFolder
-from contextseg.training.progress import progress
 
 _LONGER_PX = 512  # images are shown, and so predicted, at most this long
 _N_EXAMPLES = 8

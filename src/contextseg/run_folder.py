@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 
 from contextseg.errors import RunError
 from contextseg.files import write_atomically, write_errors
@@ -144,6 +145,20 @@ class RunFolder:
     def write_json(self, name: str, content: Any) -> None:
         """Write one of the JSON files, whole or not at all."""
         write_atomically(self.path / name, (json.dumps(content, indent=1) + "\n").encode())
+
+    def trained_epochs(self) -> int | None:
+        """Return the epochs behind the weights, None where there are none; a run that goes on has those of fewer.
+
+        Raises:
+            RunError: the file of weights is damaged.
+        """
+        if not self.weights.exists():
+            return None
+        try:
+            with safe_open(self.weights, framework="numpy") as file:
+                return int((file.metadata() or {}).get("epochs", self.settings().training.epochs))
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{self.weights}: is damaged: {error}; delete it, and --resume makes it again") from error
 
     def log(self, **values: Any) -> None:
         """Add a line to metrics.jsonl."""

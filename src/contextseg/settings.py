@@ -26,6 +26,12 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
+def _check_multiple(name: str, size_px: int) -> None:
+    if size_px % SIZE_MULTIPLE_PX:
+        nearest = max(1, round(size_px / SIZE_MULTIPLE_PX)) * SIZE_MULTIPLE_PX
+        raise ValueError(f"{name} is {size_px}; it must be a multiple of {SIZE_MULTIPLE_PX}, such as {nearest}")
+
+
 class DataSettings(Section):
     """How images become arrays."""
 
@@ -40,11 +46,7 @@ class DataSettings(Section):
 
     @model_validator(mode="after")
     def _whole_cells(self) -> Self:
-        if self.image_px % SIZE_MULTIPLE_PX:
-            nearest = max(1, round(self.image_px / SIZE_MULTIPLE_PX)) * SIZE_MULTIPLE_PX
-            raise ValueError(
-                f"image_px is {self.image_px}; it must be a multiple of {SIZE_MULTIPLE_PX}, such as {nearest}"
-            )
+        _check_multiple("image_px", self.image_px)
         return self
 
 
@@ -68,11 +70,7 @@ class ViewSettings(Section):
 
     @model_validator(mode="after")
     def _whole_cells(self) -> Self:
-        if self.frame_px % SIZE_MULTIPLE_PX:
-            nearest = max(1, round(self.frame_px / SIZE_MULTIPLE_PX)) * SIZE_MULTIPLE_PX
-            raise ValueError(
-                f"frame_px is {self.frame_px}; it must be a multiple of {SIZE_MULTIPLE_PX}, such as {nearest}"
-            )
+        _check_multiple("frame_px", self.frame_px)
         for name in ("brightness", "contrast", "saturation", "hue", "blur_sigma_px"):
             low, high = getattr(self, name)
             if low > high:

@@ -31,12 +31,12 @@ from contextseg.fresh_clusters import cluster_afresh
 from contextseg.naming import hide, merge, name
 from contextseg.predictor import Predictor, best_cluster, best_ids
 from contextseg.probes import PARAMETERS, fit_probe
+from contextseg.progress import progress
 from contextseg.refinement import REFINEMENT, Scorer, flip_averaged, refined
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
 from contextseg.training.fit import fit, pretrain
 from contextseg.training.processes import own_device, process_errors
-from contextseg.training.progress import progress
 
 __all__ = ["evaluate", "export", "fit", "hide", "merge", "name", "predict", "pretrain"]
 
@@ -157,10 +157,7 @@ def evaluate(
         SettingsError: there is no such probe, it would be scored on labels that it has read, or two options exclude
             each other.
     """
-    if probe is not None and fresh_clusters is not None:
-        raise SettingsError(f"probe={probe} uses no clusters, so fresh_clusters has no effect; leave one of them out")
-    if merged and (other := "probe" if probe is not None else "fresh_clusters" if fresh_clusters is not None else None):
-        raise SettingsError(f"merged joins clusters of the run, which {other} does not use; leave one of them out")
+    _check_options(probe, fresh_clusters, merged)
     console = console or Console(quiet=True)
     folder = RunFolder.open(run)
     predictor = Predictor.load(folder, device=own_device(device))
@@ -168,19 +165,26 @@ def evaluate(
     console.print(f"evaluating on {labelled}", highlight=False)
     settings, space = predictor.settings, labelled.space
     scorer: Scorer = predictor.score
-    n_rows = settings.n_classes if probe is None else space.n_classes
+    n_rows = settings.n_classes
     if fresh_clusters is not None:
         predictor.centers = cluster_afresh(predictor, fresh_clusters, console)
     if probe is not None:
         train = open_labelled(data, probe_split, data_set)
         _check_apart(train, labelled)
-        scorer = fit_probe(probe, predictor, train, console)
-    survivors_K = Classes.read(folder.classes, n_rows).survivors() if merged else np.arange(n_rows)
+        scorer, n_rows = fit_probe(probe, predictor, train, console), space.n_classes
     if flip:
         scorer = flip_averaged(scorer)
     if refine:
         scorer = refined(scorer)
-    counts, boundaries = _count(labelled, scorer, survivors_K, settings.data.max_pixels, console)
+    row_of_K = Classes.read(folder.classes, n_rows).survivors() if merged else np.arange(n_rows)
+    counts, boundaries = _count(labelled, scorer, row_of_K, settings.data.max_pixels, console)
+    options = {
+        "probe": None if probe is None else {"kind": probe, "labels_read": probe_split} | PARAMETERS[probe],
+        "fresh_clusters": None if fresh_clusters is None else {"images": str(fresh_clusters)},
+        "flip": flip,
+        "refine": REFINEMENT if refine else None,
+        "merged": merged,
+    }
     result = score(
         counts.matrix_,
         space.names,
@@ -188,20 +192,18 @@ def evaluate(
         groups=space.groups,
         boundaries=boundaries,
         n_images=len(labelled),
-        context={
-            "data": space.name,
-            "split": labelled.split,
-            **_described(folder, settings),
-            "probe": None if probe is None else {"kind": probe, "labels_read": probe_split} | PARAMETERS[probe],
-            "fresh_clusters": None if fresh_clusters is None else {"images": str(fresh_clusters)},
-            "flip": flip,
-            "refine": REFINEMENT if refine else None,
-            "merged": merged,
-        },
+        context={"data": space.name, "split": labelled.split} | _described(folder, settings) | options,
     )
     if rank() == 0:
         result.write(run / ("scores.json" if probe is None else f"scores-{probe}.json"))
     return result
+
+
+def _check_options(probe: str | None, fresh_clusters: Path | None, merged: bool) -> None:
+    if probe is not None and fresh_clusters is not None:
+        raise SettingsError(f"probe={probe} uses no clusters, so fresh_clusters has no effect; leave one of them out")
+    if merged and (other := "probe" if probe is not None else "fresh_clusters" if fresh_clusters is not None else None):
+        raise SettingsError(f"merged joins clusters of the run, which {other} does not use; leave one of them out")
 
 
 def _count(

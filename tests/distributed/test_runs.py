@@ -24,7 +24,7 @@ from contextseg.methods import METHODS
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings, make_settings
 from contextseg.training.images import SiameseSource
-from contextseg.training.loop import InterruptedRunError
+from contextseg.training.stopping import InterruptedRunError
 from contextseg.views.siamese import SiameseBatch
 
 OWN = {

@@ -278,6 +278,12 @@ def example_scores():
     )
 
 
+def read_back(folder, stored):
+    path = folder / "scores.json"
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    return read_scores(path)
+
+
 def test_figures_of_the_example():
     scores = example_scores()
     # b: precision 4/5, recall 5/6; a: 3/4 and 2/2; c: cluster 2 or 3, without a true pixel
@@ -335,28 +341,22 @@ def test_a_file_reads_back_as_it_was_written(tmp_path):
     ],
 )
 def test_a_changed_file_is_refused(tmp_path, key, value, message):
-    path = tmp_path / "scores.json"
-    path.write_text(json.dumps({**example_scores().to_dict(), key: value}), encoding="utf-8")
     with pytest.raises(DataError, match=message):
-        read_scores(path)
+        read_back(tmp_path, {**example_scores().to_dict(), key: value})
 
 
 def test_a_changed_class_score_is_refused(tmp_path):
-    path = tmp_path / "scores.json"
     stored = example_scores().to_dict()
     stored["per_class"]["a"]["iou"] += 0.01
-    path.write_text(json.dumps(stored), encoding="utf-8")
     with pytest.raises(DataError, match="`per_class` does not follow"):
-        read_scores(path)
+        read_back(tmp_path, stored)
 
 
 def test_a_file_of_an_earlier_version_is_completed(tmp_path):
-    path = tmp_path / "scores.json"
     stored = score(np.array([[7, 1], [2, 5], [1, 2]]), ["b", "a"]).to_dict()
     for key in ("accuracy_many_to_one", "miou_many_to_one", "boundary_f", "matching", "groups", "boundaries"):
         del stored[key]
-    path.write_text(json.dumps(stored), encoding="utf-8")
-    scores = read_scores(path)
+    scores = read_back(tmp_path, stored)
     assert (scores.accuracy, scores.accuracy_many_to_one) == pytest.approx((12 / 18, 14 / 18))
     assert scores.boundary_f is None
 
@@ -366,20 +366,15 @@ def test_scores_of_a_probe_read_back(tmp_path):
     scores = score(np.array([[1, 6], [8, 2]]), ["a", "b"], matching="identity")
     scores.write(path)
     assert read_scores(path).to_dict() == scores.to_dict()
-    stored = {**scores.to_dict(), "cluster_to_class": [1, 0]}
-    path.write_text(json.dumps(stored), encoding="utf-8")
     with pytest.raises(DataError, match="not a best identity matching"):
-        read_scores(path)
+        read_back(tmp_path, {**scores.to_dict(), "cluster_to_class": [1, 0]})
 
 
 def test_another_best_matching_is_accepted(tmp_path):
     # Both clusters look alike, so either may be the surplus one; a file of another SciPy version is as good.
-    path = tmp_path / "scores.json"
-    score(np.array([[5], [5]]), ["a"]).write(path)
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored = score(np.array([[5], [5]]), ["a"]).to_dict()
     stored["cluster_to_class"].reverse()
-    path.write_text(json.dumps(stored), encoding="utf-8")
-    assert read_scores(path).cluster_to_class.tolist() == stored["cluster_to_class"]
+    assert read_back(tmp_path, stored).cluster_to_class.tolist() == stored["cluster_to_class"]
 
 
 def test_a_file_that_is_missing_or_not_ours(tmp_path):

@@ -42,6 +42,15 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
 
 
 @contextmanager
+def damaged_file(path: Path, whole: bytes, data: st.DataObject) -> Iterator[None]:
+    """The body uses or refuses a file that is damaged; after it the file is whole again, for the next input."""
+    path.write_bytes(data.draw(damaged(whole)))
+    with used_or_refused(path):
+        yield
+    path.write_bytes(whole)
+
+
+@contextmanager
 def used_or_refused(path: Path) -> Iterator[None]:
     """The body goes well, or raises an error of contextseg that names the file."""
     try:

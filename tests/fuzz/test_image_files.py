@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damage import damaged, inputs, used_or_refused
+from damage import damaged_file, inputs, used_or_refused
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -43,12 +43,11 @@ MAX_PIXELS = 100_000
 @given(data=st.data())
 def test_image(tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject) -> None:
     path = tmp_path_factory.getbasetemp() / f"image.{kind}"
-    path.write_bytes(data.draw(damaged(IMAGES[kind])))
-    with used_or_refused(path):
-        image = read_image(path, max_pixels=MAX_PIXELS)
-        assert image.dtype == np.uint8
-        assert image.shape[0] * image.shape[1] <= MAX_PIXELS
-    with used_or_refused(path):
+    with damaged_file(path, IMAGES[kind], data):
+        with used_or_refused(path):
+            image = read_image(path, max_pixels=MAX_PIXELS)
+            assert image.dtype == np.uint8
+            assert image.shape[0] * image.shape[1] <= MAX_PIXELS
         read_for_training(path, shorter_px=32, multiple=32, max_pixels=MAX_PIXELS)
 
 
@@ -57,8 +56,7 @@ def test_image(tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.Dat
 @given(data=st.data())
 def test_label(tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject) -> None:
     path = tmp_path_factory.getbasetemp() / f"label.{kind}"
-    path.write_bytes(data.draw(damaged(LABELS[kind])))
-    with used_or_refused(path):
+    with damaged_file(path, LABELS[kind], data):
         assert read_values(path, colours=True, max_pixels=MAX_PIXELS).ndim == 2
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damage import damaged, inputs, used_or_refused
+from damage import damaged, damaged_file, inputs, used_or_refused
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,27 +56,22 @@ def copy(lab: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @given(data=st.data())
 def test_meta(scenes: Path, lab: RunFolder, copy: RunFolder, data: st.DataObject) -> None:
     path = copy.path / "meta.json"
-    path.write_bytes(data.draw(damaged((lab.path / path.name).read_bytes())))
-    with used_or_refused(path):
+    with damaged_file(path, (lab.path / path.name).read_bytes(), data):
         predict(copy.path, scenes / "images" / "0000.png", copy.path / "masks")
-    shutil.copy(lab.path / path.name, path)
 
 
 @inputs
 @given(data=st.data())
 def test_weights(scenes: Path, lab: RunFolder, copy: RunFolder, data: st.DataObject) -> None:
-    copy.weights.write_bytes(data.draw(damaged(lab.weights.read_bytes())))
-    with used_or_refused(copy.weights):
+    with damaged_file(copy.weights, lab.weights.read_bytes(), data):
         Predictor.load(RunFolder.open(copy.path)).predict(np.zeros((33, 40, 3), np.uint8))
-    shutil.copy(lab.weights, copy.weights)
 
 
 @inputs
 @given(data=st.data())
 def test_metrics(picie: RunFolder, copy: RunFolder, data: st.DataObject) -> None:
     path = copy.path / "metrics.jsonl"
-    path.write_bytes(data.draw(damaged((picie.path / path.name).read_bytes())))
-    with used_or_refused(path):
+    with damaged_file(path, (picie.path / path.name).read_bytes(), data):
         copy.metrics()
         copy.keep_metrics_before(0, 1)
 
@@ -108,19 +103,16 @@ def test_starting_weights(copy: RunFolder, suffix: str, content: bytes) -> None:
 def test_scores(copy: RunFolder, data: st.DataObject) -> None:
     path = copy.path / "scores.json"
     score(np.array([[3, 1], [0, 4], [2, 0]]), ["sky", "sea"]).write(path)
-    path.write_bytes(data.draw(damaged(path.read_bytes())))
-    with used_or_refused(path):
+    with damaged_file(path, path.read_bytes(), data):
         read_scores(path)
 
 
 @inputs
 @given(data=st.data())
 def test_classes(lab: RunFolder, copy: RunFolder, data: st.DataObject) -> None:
-    copy.classes.write_bytes(data.draw(damaged(lab.classes.read_bytes())))
-    with used_or_refused(copy.classes):
+    with damaged_file(copy.classes, lab.classes.read_bytes(), data):
         classes = Classes.read(copy.classes)
         assert len(classes.survivors()) == len(classes.colours_K3)
-    shutil.copy(lab.classes, copy.classes)
 
 
 @inputs

@@ -2,7 +2,7 @@ import io
 import tarfile
 
 import pytest
-from damage import damaged, inputs, used_or_refused
+from damage import damaged_file, inputs, used_or_refused
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -29,12 +29,9 @@ TARS = {"gnu": tar_of_images(tarfile.GNU_FORMAT), "pax": tar_of_images(tarfile.P
 @given(data=st.data())
 def test_tar(tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject) -> None:
     tar = tmp_path_factory.getbasetemp() / f"{kind}.tar"
-    tar.write_bytes(data.draw(damaged(TARS[kind])))
-    paths = []
-    with used_or_refused(tar):
-        paths = list_images(tar)
-    for path in paths:
-        assert ".." not in path.parts
-        assert path.is_relative_to(tar)
-        with used_or_refused(tar):
-            assert read_image(path, max_pixels=10_000).ndim == 3
+    with damaged_file(tar, TARS[kind], data):
+        for path in list_images(tar):
+            assert ".." not in path.parts
+            assert path.is_relative_to(tar)
+            with used_or_refused(tar):
+                assert read_image(path, max_pixels=10_000).ndim == 3

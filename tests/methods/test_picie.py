@@ -144,11 +144,7 @@ def test_the_loss_of_two_heads_pixel_by_pixel():
 
 def test_each_head_is_clustered_and_weighed_by_itself():
     method = picie(overclusters=4, class_weights="inverse")
-    with torch.no_grad():
-        method.begin_epoch(4, Images())
-        embedded = [batch.embed(method.embedding) for batch in random_batches()]
-    for view in range(2):
-        points = torch.cat([both[view].movedim(1, -1).flatten(0, -2) for both in embedded])
+    for view, points in enumerate(clustered_points(method, epoch=4)):
         for count, clusters in ((2, slice(0, 2)), (4, slice(2, 6))):
             expected = KMeans(count, seed=0 + 4, n_restarts=2).fit([points])
             torch.testing.assert_close(method.centers_VKD[view, clusters], expected.centers_)
@@ -231,13 +227,17 @@ class Images:
         return random_batches()
 
 
+def clustered_points(method, epoch):
+    """Begin an epoch; return the embeddings of all cells in it, those of the first and those of the second view."""
+    with torch.no_grad():
+        method.begin_epoch(epoch, Images())
+        embedded = [batch.embed(method.embedding) for batch in random_batches()]
+    return [torch.cat([both[view].movedim(1, -1).flatten(0, -2) for both in embedded]) for view in range(2)]
+
+
 def test_the_centers_of_each_view_come_from_that_view():
     method = picie()
-    with torch.no_grad():
-        method.begin_epoch(4, Images())
-        embedded = [batch.embed(method.embedding) for batch in random_batches()]
-    for view in range(2):
-        points = torch.cat([both[view].movedim(1, -1).flatten(0, -2) for both in embedded])
+    for view, points in enumerate(clustered_points(method, epoch=4)):
         expected = KMeans(2, seed=0 + 4, n_restarts=2).fit([points]).centers_
         torch.testing.assert_close(method.centers_VKD[view], expected)
     red, green = method.centers_VKD.mean(1)
@@ -261,11 +261,7 @@ def test_clusters_of_many_images_are_made_of_those_that_the_epoch_begins_with(mo
 @pytest.mark.parametrize("rule", ["counts", "inverse"])
 def test_the_weights_of_each_view_come_from_its_own_counts(rule):
     method = picie(class_weights=rule)
-    with torch.no_grad():
-        method.begin_epoch(0, Images())
-        embedded = [batch.embed(method.embedding) for batch in random_batches()]
-    for view in range(2):
-        points = torch.cat([both[view].movedim(1, -1).flatten(0, -2) for both in embedded])
+    for view, points in enumerate(clustered_points(method, epoch=0)):
         counts = torch.bincount((points @ method.centers_VKD[view].T).argmax(1), minlength=2)
         torch.testing.assert_close(method.class_weights_VK[view], class_weights(counts, rule))
 

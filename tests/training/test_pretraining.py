@@ -18,6 +18,7 @@ from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings, make_settings
 from contextseg.training import loop
 from contextseg.training.objectives import OBJECTIVES, Objective, spread
+from contextseg.training.stopping import InterruptedRunError
 from contextseg.views.siamese import SiameseBatch, siamese_batch
 
 VIT = {"name": "test_vit", "options": {"patch_size": 8, "img_size": 64, "depth": 2, "embed_dim": 24, "num_heads": 2}}
@@ -134,7 +135,7 @@ def test_the_loss_falls_and_nothing_collapses(scenes: Path, tmp_path: Path, meth
 def test_resumed_is_unbroken(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     verbs.pretrain(scenes, tmp_path / "a.safetensors", tiny(method))
     interrupt_after(3, monkeypatch)  # of 4 steps
-    with pytest.raises(loop.InterruptedRunError, match="--resume goes on"):
+    with pytest.raises(InterruptedRunError, match="--resume goes on"):
         verbs.pretrain(scenes, tmp_path / "b.safetensors", tiny(method))
     monkeypatch.undo()
     assert not (tmp_path / "b.safetensors").exists()
@@ -192,7 +193,7 @@ def test_a_run_starts_with_pre_training_and_does_it_once(
 
     with monkeypatch.context() as patch:
         interrupt_after(n_steps, patch)
-        with pytest.raises(loop.InterruptedRunError):
+        with pytest.raises(InterruptedRunError):
             verbs.fit(scenes, tmp_path / "broken", settings)
     weights = tmp_path / "broken" / "pretraining" / "weights.safetensors"
     made = weights.stat().st_mtime_ns if trained == "context" else None

@@ -23,6 +23,7 @@ from contextseg.settings import Settings, make_settings
 from contextseg.training import loop
 from contextseg.training.fit import fit
 from contextseg.training.images import SiameseSource
+from contextseg.training.stopping import InterruptedRunError
 from contextseg.views.siamese import SiameseBatch
 
 OWN = {
@@ -81,7 +82,7 @@ def test_peers_resume_inside_an_epoch_and_after_it(
     fit(scenes, tmp_path / "longer", tiny(name, PEERS[name], epochs=1))
     same_run(whole, fit(scenes, tmp_path / "longer", tiny(name, PEERS[name]), resume=True))
     interrupt_after(5, monkeypatch)
-    with pytest.raises(loop.InterruptedRunError):
+    with pytest.raises(InterruptedRunError):
         fit(scenes, tmp_path / "broken", tiny(name, PEERS[name]))
     monkeypatch.undo()
     same_run(whole, fit(scenes, tmp_path / "broken", tiny(name, PEERS[name]), resume=True))
@@ -127,7 +128,7 @@ def test_interrupt_saves_and_resume_replays_nothing(
     scenes: Path, tmp_path: Path, unbroken: RunFolder, method: str, monkeypatch: pytest.MonkeyPatch, n_steps_before: int
 ) -> None:
     interrupt_after(n_steps_before, monkeypatch)
-    with pytest.raises(loop.InterruptedRunError, match="--resume goes on"):
+    with pytest.raises(InterruptedRunError, match="--resume goes on"):
         fit(scenes, tmp_path / "run", tiny(method))
     monkeypatch.undo()
     run = RunFolder.open(tmp_path / "run")
@@ -147,7 +148,7 @@ def test_interrupt_while_clustering_resumes_at_the_start_of_the_epoch(
             yield batch
 
     monkeypatch.setattr(SiameseSource, "batches", interrupted)
-    with pytest.raises(loop.InterruptedRunError, match="state is saved"):
+    with pytest.raises(InterruptedRunError, match="state is saved"):
         fit(scenes, tmp_path / "run", tiny(method))
     monkeypatch.undo()
     same_run(unbroken, fit(scenes, tmp_path / "run", tiny(method), resume=True))

@@ -175,30 +175,23 @@ def score(
     if matching != "identity":
         many_to_one = _accuracy_and_miou(_by_class(matrix, majority_classes(matrix)))
 
-    per_class = dict(zip(names, _class_scores(by_class), strict=True))
-    boundary_f = None
+    class_scores, boundary_f = _class_scores(by_class), None
     if boundaries is not None:
         f_scores = boundaries.f_scores(class_of_K)
         boundary_f = _mean(f_scores)
-        for one, f_score in zip(per_class.values(), f_scores, strict=True):
+        for one, f_score in zip(class_scores, f_scores, strict=True):
             one["boundary_f"] = f_score
-
-    submatrices: dict[str, float | None] = {}
-    for name, ids in ids_of.items():
-        # the last row, of surplus clusters, belongs to every group
-        within = _accuracy_and_miou(by_class[[*ids, -1]][:, ids])
-        submatrices |= zip((f"accuracy_{name}_submatrix", f"miou_{name}_submatrix"), within, strict=True)
     return Scores(
         accuracy=accuracy,
         miou=miou,
-        per_class=per_class,
+        per_class=dict(zip(names, class_scores, strict=True)),
         cluster_to_class=class_of_K,
         matrix=matrix,
         matching=matching,
         accuracy_many_to_one=many_to_one[0],
         miou_many_to_one=many_to_one[1],
         groups=ids_of,
-        submatrices=submatrices,
+        submatrices=_submatrices(by_class, ids_of),
         boundary_f=boundary_f,
         boundaries=copy.deepcopy(boundaries),
         n_images=n_images,
@@ -274,6 +267,15 @@ def _accuracy_and_miou(by_class: npt.NDArray[np.int64]) -> tuple[float | None, f
     n_pixels = int(by_class.sum())
     accuracy = int(by_class.trace()) / n_pixels if n_pixels else None
     return accuracy, _mean([one["iou"] for one in _class_scores(by_class)])
+
+
+def _submatrices(by_class: npt.NDArray[np.int64], groups: Mapping[str, tuple[int, ...]]) -> dict[str, float | None]:
+    scores: dict[str, float | None] = {}
+    for name, ids in groups.items():
+        # the last row, of surplus clusters, belongs to every group
+        within = _accuracy_and_miou(by_class[[*ids, -1]][:, ids])
+        scores |= zip((f"accuracy_{name}_submatrix", f"miou_{name}_submatrix"), within, strict=True)
+    return scores
 
 
 def _class_scores(by_class: npt.NDArray[np.int64]) -> list[ClassScore]:

@@ -1,6 +1,6 @@
 """The web application: addresses, and what `Review` answers to them.
 
-Images are asked for by index, never by path. The endpoints that read files are plain functions, which Starlette runs in
+Images are asked for by index, never by path. The endpoints that read files are plain methods, which Starlette runs in
 threads: as few at a time as `_MAX_THREADS`, so that memory does not grow with the requests.
 """
 
@@ -72,87 +72,95 @@ def create_app(review: Review, export: ExportJob, split: SplitJob, *, title: str
         token: who has it may see and change everything; see `Guard`.
         cookie: name of the cookie that holds it.
     """
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True)
-    page = environment.get_template("page.html").render(
-        title=title, n_images=len(review.collection.names), n_examples=N_EXAMPLES, page_length=PAGE_LENGTH
-    )
-
-    def index(request: Request) -> Response:
-        return HTMLResponse(page)
-
-    def state(request: Request) -> Response:
-        return JSONResponse(review.state())
-
-    def images(request: Request) -> Response:
-        asked = _Search.model_validate(dict(request.query_params))
-        return JSONResponse(
-            review.page(asked.start, PAGE_LENGTH, search=asked.search, uncertain_first=asked.order == "uncertain")
-        )
-
-    def thumbnail(request: Request) -> Response:
-        return _jpeg(review.thumbnail(request.path_params["index"]))
-
-    def view(request: Request) -> Response:
-        return _jpeg(review.view(request.path_params["index"]))
-
-    def small_planes(request: Request) -> Response:
-        return _planes(review, request.path_params["index"], THUMBNAIL_PX)
-
-    def planes(request: Request) -> Response:
-        return _planes(review, request.path_params["index"], VIEW_PX)
-
-    def example(request: Request) -> Response:
-        return _jpeg(review.example(request.path_params["cluster"], request.path_params["number"]))
-
-    def export_progress(request: Request) -> Response:
-        return JSONResponse(export.progress())
-
-    def export_start(request: Request) -> Response:
-        export.start()
-        return JSONResponse(export.progress())
-
-    def split_progress(request: Request) -> Response:
-        return JSONResponse(split.progress())
-
-    async def split_start(request: Request) -> Response:
-        asked = _Split.model_validate_json(await request.body())
-        if asked.cluster >= review.collection.n_clusters:
-            raise IndexError(asked.cluster)
-        split.start(asked.cluster, asked.into)
-        return JSONResponse(split.progress())
-
-    async def act(request: Request) -> Response:
-        action = REQUEST.validate_json(await request.body())
-        await run_in_threadpool(review.record, action)
-        return JSONResponse(await run_in_threadpool(review.state))
-
-    async def correct(request: Request) -> Response:
-        asked = _Correction.model_validate_json(await request.body())
-        await run_in_threadpool(review.correct, request.path_params["index"], (asked.x, asked.y), asked.to)
-        return JSONResponse(await run_in_threadpool(review.state))
-
+    to = _Endpoints(review, export, split, title)
     return Starlette(
         routes=[
-            Route("/", index),
-            Route("/state", state),
-            Route("/images", images),
-            Route("/images/{index:int}/thumbnail.jpg", thumbnail),
-            Route("/images/{index:int}/thumbnail.planes", small_planes),
-            Route("/images/{index:int}/view.jpg", view),
-            Route("/images/{index:int}/view.planes", planes),
-            Route("/images/{index:int}/corrections", correct, methods=["POST"]),
-            Route("/clusters/{cluster:int}/{number:int}.jpg", example),
-            Route("/actions", act, methods=["POST"]),
-            Route("/export", export_progress),
-            Route("/export", export_start, methods=["POST"]),
-            Route("/split", split_progress),
-            Route("/split", split_start, methods=["POST"]),
+            Route("/", to.index),
+            Route("/state", to.state),
+            Route("/images", to.images),
+            Route("/images/{index:int}/thumbnail.jpg", to.thumbnail),
+            Route("/images/{index:int}/thumbnail.planes", to.small_planes),
+            Route("/images/{index:int}/view.jpg", to.view),
+            Route("/images/{index:int}/view.planes", to.planes),
+            Route("/images/{index:int}/corrections", to.correct, methods=["POST"]),
+            Route("/clusters/{cluster:int}/{number:int}.jpg", to.example),
+            Route("/actions", to.act, methods=["POST"]),
+            Route("/export", to.export_progress),
+            Route("/export", to.export_start, methods=["POST"]),
+            Route("/split", to.split_progress),
+            Route("/split", to.split_start, methods=["POST"]),
             Mount("/static", StaticFiles(directory=_HERE / "static")),
         ],
         middleware=[Middleware(Guard, token=token, cookie=cookie), Middleware(GZipMiddleware, compresslevel=1)],
         exception_handlers={IndexError: _not_there, ContextsegError: _refused, ValidationError: _malformed},
         lifespan=_few_threads,
     )
+
+
+class _Endpoints:
+    """What each address answers, of one review and its two jobs."""
+
+    def __init__(self, review: Review, export: ExportJob, split: SplitJob, title: str) -> None:
+        self._review, self._export, self._split = review, export, split
+        environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True)
+        self._page = environment.get_template("page.html").render(
+            title=title, n_images=len(review.collection.names), n_examples=N_EXAMPLES, page_length=PAGE_LENGTH
+        )
+
+    def index(self, request: Request) -> Response:
+        return HTMLResponse(self._page)
+
+    def state(self, request: Request) -> Response:
+        return JSONResponse(self._review.state())
+
+    def images(self, request: Request) -> Response:
+        asked = _Search.model_validate(dict(request.query_params))
+        return JSONResponse(
+            self._review.page(asked.start, PAGE_LENGTH, search=asked.search, uncertain_first=asked.order == "uncertain")
+        )
+
+    def thumbnail(self, request: Request) -> Response:
+        return _jpeg(self._review.thumbnail(request.path_params["index"]))
+
+    def view(self, request: Request) -> Response:
+        return _jpeg(self._review.view(request.path_params["index"]))
+
+    def small_planes(self, request: Request) -> Response:
+        return _planes(self._review, request.path_params["index"], THUMBNAIL_PX)
+
+    def planes(self, request: Request) -> Response:
+        return _planes(self._review, request.path_params["index"], VIEW_PX)
+
+    def example(self, request: Request) -> Response:
+        return _jpeg(self._review.example(request.path_params["cluster"], request.path_params["number"]))
+
+    def export_progress(self, request: Request) -> Response:
+        return JSONResponse(self._export.progress())
+
+    def export_start(self, request: Request) -> Response:
+        self._export.start()
+        return JSONResponse(self._export.progress())
+
+    def split_progress(self, request: Request) -> Response:
+        return JSONResponse(self._split.progress())
+
+    async def split_start(self, request: Request) -> Response:
+        asked = _Split.model_validate_json(await request.body())
+        if asked.cluster >= self._review.collection.n_clusters:
+            raise IndexError(asked.cluster)
+        self._split.start(asked.cluster, asked.into)
+        return JSONResponse(self._split.progress())
+
+    async def act(self, request: Request) -> Response:
+        action = REQUEST.validate_json(await request.body())
+        await run_in_threadpool(self._review.record, action)
+        return JSONResponse(await run_in_threadpool(self._review.state))
+
+    async def correct(self, request: Request) -> Response:
+        asked = _Correction.model_validate_json(await request.body())
+        index, point = request.path_params["index"], (asked.x, asked.y)
+        await run_in_threadpool(self._review.correct, index, point, asked.to)
+        return JSONResponse(await run_in_threadpool(self._review.state))
 
 
 @asynccontextmanager

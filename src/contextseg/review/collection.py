@@ -18,8 +18,8 @@ from contextseg.errors import ImageError, RunError
 from contextseg.export.names import mask_names
 from contextseg.export.writer import file_name
 from contextseg.files import atomic
+from contextseg.progress import progress
 from contextseg.review.corrections import Clusters
-from contextseg.training.progress import progress
 
 
 @dataclass(frozen=True)

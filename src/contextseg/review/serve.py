@@ -64,7 +64,7 @@ def open_review(run: Path, images: Path, *, masks: Path | None = None, device: s
         masks = kept / "masks"
         if missing(images, masks):
             from contextseg import verbs  # imports torch, which is not needed once the masks are there
-            from contextseg.training.progress import tell_left_out
+            from contextseg.progress import tell_left_out
 
             options = {"raw": True, "resume": True, "confidence": True}
             tell_left_out(console, verbs.predict(run, images, masks, **options, device=device, console=console))

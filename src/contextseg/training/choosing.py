@@ -6,10 +6,10 @@ from rich.console import Console
 from contextseg.clustering.choosing import RULE, choose_n_classes, tried
 from contextseg.collectives import first_does
 from contextseg.methods.context import Context
+from contextseg.progress import progress
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
 from contextseg.training.images import SiameseSource
-from contextseg.training.progress import progress
 
 
 @torch.no_grad()

@@ -2,12 +2,7 @@
 
 import itertools
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -17,24 +12,17 @@ from torch import Tensor
 from contextseg.collectives import all_sum, any_of_all, first_does, follow_first, gather, rank, world_size
 from contextseg.errors import TrainingError
 from contextseg.methods.method import Method
+from contextseg.progress import progress
 from contextseg.randomness import keyed_rng
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
 from contextseg.training.batch_norm import synchronise_batch_norm
 from contextseg.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from contextseg.training.images import SiameseSource
-from contextseg.training.progress import Advance, progress
-from contextseg.views.siamese import SiameseBatch
+from contextseg.training.stopping import Watched, stop_signals
 
 LOW_HEALTH = 0.5
 """A run warns when what its method watches, such as the cluster use, falls under this fraction: it is collapsing."""
-
-
-Batch = TypeVar("Batch")
-
-
-class InterruptedRunError(TrainingError):
-    """Training was stopped by the user and has been saved."""
 
 
 def train(
@@ -84,13 +72,13 @@ def train(
                 torch.manual_seed(step_seed(settings.seed, at))
                 clustering = progress(console, f"{title} clustering", source.n_images)
                 with torch.no_grad(), fabric.autocast(), clustering as advance:
-                    method.begin_epoch(at.epoch, _Watched(source, stopped, advance))
+                    method.begin_epoch(at.epoch, Watched(source, stopped, advance))
                 follow_first(method.state_dict().values())  # processors differ in how they round
             first_step, began = at.step, time.perf_counter()
             saved = began
             n_trained, done = source.n_steps * source.batch_size, at.step * source.batch_size
             with progress(console, f"{title} training", n_trained, done) as advance:
-                watched = _Watched(source, stopped, advance)
+                watched = Watched(source, stopped, advance)
                 for batch in watched.batches(at.epoch, at.step):
                     if partners := method.partners(batch.indices, at.epoch):
                         batch.partners = source.views(partners, at.epoch)
@@ -153,58 +141,3 @@ def _check_finite(loss: float, at: Position, own_names: list[str]) -> None:
             f"the loss is {loss} at epoch {at.epoch}, step {at.step} (images {', '.join(names)}); "
             "it has not touched the weights. Try a lower training.learning_rate, or training.precision=32-true"
         )
-
-
-class _Watched:
-    """The images of a run, while progress is shown and the user may stop the run between two batches.
-
-    Of the batches that all processes train on together, all stop at the same one as soon as any has had the signal.
-    """
-
-    def __init__(self, source: SiameseSource, stopped: threading.Event, advance: Advance) -> None:
-        self.source = source
-        self.stopped = stopped
-        self.advance = advance
-        self.n_images = source.n_images
-
-    def batches(self, epoch: int, first_step: int = 0) -> Iterator[SiameseBatch]:
-        def stopped() -> bool:
-            return any_of_all(self.stopped.is_set())
-
-        return _until(stopped, self.source.batches(epoch, first_step), lambda: self.advance(self.source.batch_size))
-
-    def whole(self, first: int | None = None, *, after: int = 0) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        return _until(self.stopped.is_set, self.source.whole(first, after=after), lambda: None)
-
-
-def _until(stopped: Callable[[], bool], batches: Iterable[Batch], done: Callable[[], None]) -> Iterator[Batch]:
-    """Pass batches on and count them, until the user stops the run between two of them."""
-    for batch in batches:
-        if stopped():
-            break
-        yield batch
-        done()
-    if stopped():
-        raise InterruptedRunError("stopped; the state is saved, and the same command with --resume goes on from here")
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into an event that the loop looks at between steps; the second acts at once."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
-        yield stopped
-        return
-    before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop(number: int, _frame: object) -> None:
-        stopped.set()
-        signal.signal(number, before[number])
-
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
