@@ -36,7 +36,7 @@ from contextseg.views.siamese import SiameseBatch
 _CLUSTERS_PER_CLASS = 4  # by default, where the teacher is a start that knows something
 _WHITENING = 0.7  # of what such a start says of the images
 _SHARE_RATE = 0.1  # of a batch in the clusters' shares
-_LOOKS_OF_PLACES = 0.3  # length of how a place looks, beside what it is with length 1
+_LOOKS_OF_PLACES = 0.3  # length of how a place or a cell looks in its image, beside what it is with length 1
 _START_IMAGES = 256  # images that the start is clustered from
 _START_POINTS = 40_000  # vectors that the start is clustered from
 
@@ -209,15 +209,22 @@ class Context(Method):
         self._start_clusters(all_sum(sums_KD), all_sum(counts_K))
 
     def _start_from_kmeans(self, epoch: int, images: TrainingImages) -> None:
-        """Let each cluster begin with one of a k-means of the embeddings, as in PiCIE, but for how they look."""
-        some = (
-            (self.embedding(pixels_B3HW, coordinates), indices)
-            for indices, pixels_B3HW, coordinates in images.whole(_START_IMAGES)
+        """Let each cluster begin with one of a k-means of the cells, by what they are and, a little, how they look."""
+        dim, looks = self.settings.context.embedding.dim, self.embedding.looks
+
+        def cells() -> Iterator[tuple[Tensor, list[int]]]:
+            for indices, pixels_B3HW, coordinates in images.whole(_START_IMAGES):
+                points_BDhw = self.embedding(pixels_B3HW, coordinates)
+                seen = [_LOOKS_OF_PLACES * looks.within_image(pixels_B3HW)] if looks is not None else []
+                yield torch.cat([points_BDhw, F.normalize(points_BDhw[:, :dim], dim=1), *seen], dim=1), indices
+
+        both, n_clusters = self._sampled(epoch, cells(), images.n_images), len(self.centers_KD)
+        points_ND, compared_ND = both.split(
+            [self.embedding.n_channels, both.shape[1] - self.embedding.n_channels], dim=1
         )
-        points_ND, n_clusters = self._sampled(epoch, some, images.n_images), len(self.centers_KD)
-        semantics_ND = F.normalize(points_ND[:, : self.settings.context.embedding.dim], dim=1)  # not how they look
+        compared_ND = F.normalize(compared_ND, dim=1)
         kmeans = KMeans(n_clusters, seed=self.settings.seed, **self.settings.clustering.model_dump())
-        labels_N = kmeans.fit([semantics_ND]).predict(semantics_ND)
+        labels_N = kmeans.fit([compared_ND]).predict(compared_ND)
         counts_K = torch.bincount(labels_N, minlength=n_clusters)
         self._start_clusters(sum_by_label(points_ND, labels_N, n_clusters), counts_K)
 
