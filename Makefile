@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test faults fuzz audit mutants minimal newest dist docs lint format clean
+.PHONY: setup demo test faults fuzz coverage audit mutants minimal newest dist docs lint format clean
 
 setup: $(VENV)/.ready
 
@@ -24,6 +24,10 @@ faults: setup  ## kill 60 runs at random places, and tell where; the suite kills
 
 fuzz: setup  ## more than 100,000 damaged inputs; the suite looks at a few
 	CONTEXTSEG_INPUTS=7000 $(BIN)/python -m pytest tests/fuzz
+
+coverage: setup  ## the suite again, and which lines and branches no test reaches
+	$(BIN)/python -m pip install --quiet "pytest-cov>=6" "coverage>=7.10"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --cov --cov-report=term-missing:skip-covered
 
 audit: setup  ## ask whether what is installed has known weaknesses
 	$(BIN)/python -m pip install --quiet pip-audit
