@@ -35,11 +35,12 @@ from contextseg.models.context import ContextEmbedding
 from contextseg.models.embedding import PixelEmbedding
 from contextseg.predictor import Predictor
 from contextseg.settings import Settings, make_settings
-from contextseg.training.images import SiameseSource
+from contextseg.training import fit
+from contextseg.training import images as images_of_a_run
 from contextseg.training.precision import choose_precision
 from contextseg.views.siamese import SiameseBatch
 
-CLUSTERING = "clustering"
+CLUSTERING, AFTERWARDS = "clustering", "afterwards"
 TRAINING = ("views", "forward", "loss", "backward", "optimiser")
 console = Console(width=130)
 
@@ -60,7 +61,8 @@ class Stopwatch:
     def part(self, name: str) -> Iterator[None]:
         """Charge the time of a block to a part."""
         self._charge()
-        self._running.append(CLUSTERING if CLUSTERING in self._running else name)
+        whole = [part for part in (CLUSTERING, AFTERWARDS) if part in self._running]
+        self._running.append(whole[0] if whole else name)
         try:
             yield
         finally:
@@ -76,11 +78,11 @@ class Stopwatch:
         self._since = now
 
     def watch(self, owner: Any, name: str, part: str) -> None:
-        """Let a function charge its time to a part; the clustering begins an epoch."""
+        """Let a function charge its time to a part; clustering begins an epoch, what comes afterwards ends the last."""
         function: Callable[..., Any] = getattr(owner, name)
 
         def watched(*arguments: Any, **options: Any) -> Any:
-            if part == CLUSTERING:
+            if part in (CLUSTERING, AFTERWARDS):
                 self._charge()
                 self.epochs.append(Counter())
             with self.part(part):
@@ -179,19 +181,24 @@ def report_epochs(name: str, method: type, settings: Settings, images: Path, out
     watch.watch(watched, "begin_epoch", CLUSTERING)
     watch.watch(watched, "forward", "loss")
     METHODS[settings.method] = watched
-    changed = [(PixelEmbedding, "forward"), (ContextEmbedding, "forward"), (SiameseSource, "views")]
-    changed += [(Fabric, "backward"), (torch.optim.Adam, "step")]
-    before = [getattr(owner, function) for owner, function in changed]
-    for (owner, function), part in zip(changed, ("forward", "forward", "views", "backward", "optimiser"), strict=True):
-        watch.watch(owner, function, part)
+    changed: list[tuple[Any, str, str]] = [
+        (PixelEmbedding, "forward", "forward"),
+        (ContextEmbedding, "forward", "forward"),
+        (images_of_a_run, "siamese_batch", "views"),
+        (Fabric, "backward", "backward"),
+        (torch.optim.Adam, "step", "optimiser"),
+        (fit, "final_clusters", AFTERWARDS),
+    ]
+    before = [getattr(owner, function) for owner, function, _ in changed]
+    for one in changed:
+        watch.watch(*one)
     try:
         verbs.fit(images, out, settings)
     finally:
         METHODS[settings.method] = kept
-        for (owner, function), original in zip(changed, before, strict=True):
+        for (owner, function, _), original in zip(changed, before, strict=True):
             setattr(owner, function, original)
-    watch.epochs[-1]["other"] = watch.epochs[-2]["other"]  # what comes after training was charged to it
-    later = sorted(watch.epochs[1:], key=lambda epoch: epoch.total())
+    later = sorted(watch.epochs[1:-1], key=lambda epoch: epoch.total())
     epoch = later[(len(later) - 1) // 2]
     n_steps = len(list_images(images)) // settings.training.batch_size
     share = {part: f"{100 * epoch[part] / epoch.total():.0f} %" for part in (CLUSTERING, *TRAINING, "other")}
