@@ -28,8 +28,10 @@ from contextseg import verbs
 from contextseg.conventions import SIZE_MULTIPLE_PX
 from contextseg.data.images import list_images, read_image
 from contextseg.data.scenes import write_scenes
-from contextseg.methods import METHODS, picie
+from contextseg.methods import METHODS
+from contextseg.methods import method as common
 from contextseg.methods.method import TrainingImages
+from contextseg.methods.picie import Picie
 from contextseg.models.backbone import Backbone
 from contextseg.models.context import ContextEmbedding
 from contextseg.models.embedding import PixelEmbedding
@@ -91,16 +93,16 @@ class Stopwatch:
         setattr(owner, name, watched)
 
 
-class OwnSchedule(picie.Picie):
+class OwnSchedule(Picie):
     """PiCIE with its own passes: centres, then the labels of all views to disk, then training on what is read back."""
 
     folder: Path
 
     def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
         """Find the centres, in a pass over all images, and write the labels of both views."""
-        kept, picie.CLUSTERED_IMAGES = picie.CLUSTERED_IMAGES, images.n_images
+        kept, common.CLUSTERED_IMAGES = common.CLUSTERED_IMAGES, images.n_images
         super().begin_epoch(epoch, images)
-        picie.CLUSTERED_IMAGES = kept
+        common.CLUSTERED_IMAGES = kept
         for batch in images.batches(epoch):
             for view, embedded_BDhw in enumerate(batch.embed(self.embedding)):
                 labels_Bhw = torch.einsum("bdhw,kd->bkhw", embedded_BDhw, self.centers_VKD[view]).argmax(1)
@@ -144,7 +146,7 @@ def main(
         OwnSchedule.folder = root
         plain = {key: value for key, value in values.items() if key != "context"} | {"method": "picie"}
         rows = {
-            "picie": (picie.Picie, plain),
+            "picie": (Picie, plain),
             "PiCIE's own schedule": (OwnSchedule, plain),
             "context": (METHODS["context"], values),
         }

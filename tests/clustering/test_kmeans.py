@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans as SklearnKMeans
 
-from contextseg.clustering.kmeans import KMeans, scores, sum_by_label
+from contextseg.clustering.kmeans import _SAMPLE, KMeans, scores, sum_by_label
+from contextseg.clustering.sampling import sample_points
 from contextseg.errors import TrainingError
 
 
@@ -296,7 +297,7 @@ def test_many_points_are_fitted_to_the_end_from_a_start_of_a_sample():
     labels = kmeans.predict(points)
     means = torch.stack([F.normalize(points[labels == label].mean(0), dim=0) for label in range(9)])
     assert (kmeans.centers_ * means).sum(1).min() > 0.9999
-    assert kmeans._sample(points).shape == (2**14, 6)
+    assert sample_points(points, _SAMPLE, 0).shape == (2**14, 6)
 
 
 def test_sums_by_label_are_those_of_a_loop():

@@ -247,7 +247,7 @@ def test_the_centers_of_each_view_come_from_that_view():
 
 
 def test_clusters_of_many_images_are_made_of_those_that_the_epoch_begins_with(monkeypatch):
-    monkeypatch.setattr("contextseg.methods.picie.CLUSTERED_IMAGES", 3)
+    monkeypatch.setattr("contextseg.methods.method.CLUSTERED_IMAGES", 3)
     method = picie()
     with torch.no_grad():
         method.begin_epoch(4, Images())

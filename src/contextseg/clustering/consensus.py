@@ -20,8 +20,8 @@ from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
 from contextseg.clustering.kmeans import KMeans, sum_by_label
+from contextseg.clustering.sampling import sample_points
 from contextseg.errors import TrainingError
-from contextseg.randomness import keyed_rng
 
 _POINTS_PER_CLUSTER = 100  # of the sample that a partition is learnt from
 _MAX_ITER = 12  # Lloyd iterations of a partition: its clusters are merged and outvoted, so they need not be final
@@ -66,7 +66,7 @@ class Consensus:
                 f"{len(points_ND)} points cannot make {n_clusters} clusters; add images or lower n_classes"
             )
         found = [self._partition(points_ND, n_clusters, index) for index in range(self.n_partitions)]
-        compared_SD = _sample(points_ND, _COMPARED, self.seed)
+        compared_SD = sample_points(points_ND, _COMPARED, self.seed)
         clusters = [kmeans.predict(compared_SD) for kmeans in found]
         merged_SL = torch.cat(
             [self._merged(kmeans, *_MERGED_TO)[clusters_S] for kmeans, clusters_S in zip(found, clusters, strict=True)],
@@ -97,7 +97,7 @@ class Consensus:
     def _partition(self, points_ND: Tensor, n_clusters: int, index: int) -> KMeans:
         seed, n_sampled = self.seed * self.n_partitions + index, _POINTS_PER_CLUSTER * n_clusters
         kmeans = KMeans(n_clusters, seed=seed, max_points=n_sampled, n_restarts=1, max_iter=_MAX_ITER)
-        return kmeans.fit([_sample(points_ND, n_sampled, seed)])
+        return kmeans.fit([sample_points(points_ND, n_sampled, seed)])
 
     def _merged(self, kmeans: KMeans, *per_class: float) -> Tensor:
         """Return what each cluster is merged into, for each of some numbers of clusters for a class: (M, L) int64."""
@@ -149,9 +149,3 @@ def _evident_classes(labels_SL: NDArray[np.int64], n_classes: int) -> NDArray[np
             groups_S = np.where(np.isin(groups_S, large), np.searchsorted(large, groups_S), nearest_S)
             return np.asarray(groups_S, np.int64)
     return np.asarray(cut_tree(tree, n_clusters=n_classes)[:, 0], np.int64)
-
-
-def _sample(points_ND: Tensor, n: int, seed: int) -> Tensor:
-    """Return n of the points, drawn at random, or all where there are no more."""
-    drawn = keyed_rng(seed, "sample").choice(len(points_ND), min(n, len(points_ND)), replace=False, shuffle=False)
-    return points_ND[torch.from_numpy(drawn).to(points_ND.device)]

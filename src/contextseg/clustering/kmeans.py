@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from contextseg.clustering.sampling import sample_points
 from contextseg.errors import TrainingError
 from contextseg.randomness import keyed_rng
 
@@ -151,20 +152,13 @@ class KMeans:
             )
         _check_finite(points)
         with torch.autocast(points.device.type, enabled=False):  # half precision would reach the sums and the distances
-            sample = self._sample(points)
+            n_sampled = max(_SAMPLE, 100 * self.n_clusters)
+            sample = sample_points(points, n_sampled, self.seed) if len(points) > n_sampled else points
             starts = (self._plus_plus(sample, restart) for restart in range(self.n_restarts))
             found = min((self._lloyd(sample, start) for start in starts), key=lambda one: one[0])
             if len(sample) < len(points):
                 found = self._lloyd(points, found[1])
         self.inertia_, self.centers_, self.counts_, self.n_iter_ = found
-
-    def _sample(self, points: Tensor) -> Tensor:
-        """Return some points that are drawn at random, or all where there are no more."""
-        n_sampled = max(_SAMPLE, 100 * self.n_clusters)
-        if len(points) <= n_sampled:
-            return points
-        drawn = keyed_rng(self.seed, "sample").choice(len(points), n_sampled, replace=False, shuffle=False)
-        return points[torch.from_numpy(drawn).to(points.device)]
 
     def _lloyd(self, points: Tensor, centers: Tensor) -> tuple[float, Tensor, Tensor, int]:
         """Return (inertia, centres, counts, iterations) of one start."""

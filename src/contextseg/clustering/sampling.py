@@ -7,9 +7,6 @@ from torch import Tensor
 
 from contextseg.randomness import keyed_rng
 
-CLUSTERED_IMAGES = 512
-"""Images that the clusters of an epoch are made of, at most: a pass over all would cost a third of training on them."""
-
 
 def points_per_image(max_points: int, n_images: int) -> int:
     """Return how many cells of each image fill `max_points`, at least 1."""
@@ -37,3 +34,9 @@ def sample_cells(embedded_BDhw: Tensor, indices: Sequence[int], key: tuple[int, 
         keyed_rng(seed, stream, epoch, index).choice(n_cells, n, replace=False, shuffle=False) for index in indices
     ]
     return torch.cat([points[torch.from_numpy(cells)] for points, cells in zip(points_BND, drawn, strict=True)])
+
+
+def sample_points(points_ND: Tensor, n: int, seed: int) -> Tensor:
+    """Return n of the points, drawn at random, or all where there are no more."""
+    drawn = keyed_rng(seed, "sample").choice(len(points_ND), min(n, len(points_ND)), replace=False, shuffle=False)
+    return points_ND[torch.from_numpy(drawn).to(points_ND.device)]

@@ -15,8 +15,6 @@ of the pixels, which favours large clusters; here all weigh the same.
 Shape legend: B images, D dimensions, h w cells, N = B h w, K clusters.
 """
 
-import math
-from itertools import islice
 from typing import ClassVar
 
 import torch
@@ -24,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contextseg.clustering.kmeans import KMeans
-from contextseg.clustering.sampling import CLUSTERED_IMAGES, points_per_image, sample_cells
+from contextseg.clustering.sampling import sample_cells
 from contextseg.collectives import all_sum, gather_rows
-from contextseg.methods.method import Method, TrainingImages
+from contextseg.methods.method import Method, TrainingImages, clustered_batches
 from contextseg.models.backbone import Backbone
 from contextseg.models.embedding import PixelEmbedding
 from contextseg.settings import Settings
@@ -56,13 +54,13 @@ class Mdc(Method):
     def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
         """Cluster the embeddings, sampled evenly over the images that the epoch begins with; draw a new classifier."""
         self.use_K.zero_()
-        settings, n_images = self.settings, min(images.n_images, CLUSTERED_IMAGES)
-        per_image = points_per_image(settings.clustering.max_points, n_images)
+        settings = self.settings
+        batches, per_image = clustered_batches(images, epoch, settings)
         kmeans = KMeans(settings.n_classes, seed=settings.seed + epoch, **settings.clustering.model_dump())
         self.centers_KD.copy_(
             kmeans.fit(
                 gather_rows(sample_cells(self._embed(batch), batch.indices, (settings.seed, "cells", epoch), per_image))
-                for batch in islice(images.batches(epoch), math.ceil(n_images / settings.training.batch_size))
+                for batch in batches
             ).centers_
         )
         nn.init.normal_(self.classifier.weight, std=0.01)

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from contextseg.clustering.kmeans import KMeans
+from contextseg.clustering.sampling import points_per_image
 from contextseg.settings import Settings
 from contextseg.views.siamese import SiameseBatch
 
@@ -33,6 +35,17 @@ class TrainingImages(Protocol):
             first: only so many images, in an order drawn at random once for the run; all by default.
             after: not the first so many of that order.
         """
+
+
+CLUSTERED_IMAGES = 512
+"""Images that the clusters of an epoch are made of, at most: a pass over all would cost a third of training on them."""
+
+
+def clustered_batches(images: TrainingImages, epoch: int, settings: Settings) -> tuple[Iterator[SiameseBatch], int]:
+    """Return the batches that the clusters of an epoch are made of, and how many cells to draw of each image."""
+    n_images = min(images.n_images, CLUSTERED_IMAGES)
+    batches = islice(images.batches(epoch), math.ceil(n_images / settings.training.batch_size))
+    return batches, points_per_image(settings.clustering.max_points, n_images)
 
 
 class Method(nn.Module):

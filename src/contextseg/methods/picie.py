@@ -24,7 +24,6 @@ the other), V = 2 views.
 
 import math
 from collections.abc import Sequence
-from itertools import islice
 from typing import ClassVar
 
 import torch
@@ -32,9 +31,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contextseg.clustering.kmeans import KMeans
-from contextseg.clustering.sampling import CLUSTERED_IMAGES, points_per_image, sample_cells
+from contextseg.clustering.sampling import sample_cells
 from contextseg.collectives import all_sum, gather_rows, world_size
-from contextseg.methods.method import Method, TrainingImages
+from contextseg.methods.method import Method, TrainingImages, clustered_batches
 from contextseg.models.backbone import Backbone
 from contextseg.models.embedding import PixelEmbedding
 from contextseg.settings import Settings
@@ -60,13 +59,13 @@ class Picie(Method):
     def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
         """Cluster the embeddings of each view, sampled evenly over the images that the epoch begins with."""
         self.use_K.zero_()
-        settings, n_images = self.settings, min(images.n_images, CLUSTERED_IMAGES)
-        per_image = points_per_image(settings.clustering.max_points, n_images)
+        settings = self.settings
+        batches, per_image = clustered_batches(images, epoch, settings)
         kmeans = [
             [KMeans(count, seed=settings.seed + epoch, **settings.clustering.model_dump()) for count in self.heads]
             for _ in range(2)
         ]
-        for batch in islice(images.batches(epoch), math.ceil(n_images / settings.training.batch_size)):
+        for batch in batches:
             for view, embedded_BDhw in enumerate(batch.embed(self.embedding)):
                 key = (settings.seed, f"cells-{view}", epoch)
                 points = gather_rows(sample_cells(embedded_BDhw, batch.indices, key, per_image))
