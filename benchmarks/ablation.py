@@ -38,8 +38,8 @@ STARTS: dict[str, dict[str, Any]] = {
         "start": "ImageNet, supervised",
     },
     "random": {"name": "mobilenetv2_100"},
-    # no label and no other image: contextseg pretrain DATA/data -o runs/selfsup.safetensors --backbone mobilenetv2_100
-    "selfsup": {"name": "mobilenetv2_100", "weights": str(ROOT / "runs" / "selfsup.safetensors")},
+    # contextseg pretrain DATA/data/SET/images -o runs/selfsup-SET.safetensors --backbone mobilenetv2_100
+    "selfsup": {"name": "mobilenetv2_100", "weights": str(ROOT / "runs" / "selfsup-{data_set}.safetensors")},
 }
 NO_PSG = ["context.guidance.strength=0"]
 CAE_PARTS = ("global_context", "geometry", "appearance", "bilateral")
@@ -112,7 +112,7 @@ def settings_of(row: str, data_set: str, start: str, assignments: list[str], dat
     values = load_settings(ROOT / "recipes" / f"{recipe}.yaml") if recipe else {}
     backbone = dict(STARTS[start])
     if "weights" in backbone:
-        backbone["weights"] = str(data / backbone["weights"])
+        backbone["weights"] = str(data / backbone["weights"].format(data_set=data_set))
     return override(values | {"n_classes": SETS[data_set], "backbone": backbone}, [*own, *assignments])
 
 

@@ -3,9 +3,10 @@
     python benchmarks/speed.py [--backbone mobilenetv2_100] [--px 160] [--images 256] [--epochs 3] [--device cpu]
 
 Generated scenes, random weights. The **floor** of a training step is the forward pass of the bare backbone and decoder
-on two views that lie on the device, the backward pass and the optimiser; that of prediction is the forward pass of what
-was trained on such images. Times are medians over the epochs after the first; the start of `context`, which comes once,
-has a line of its own. "PiCIE's own schedule" stores the labels of every view on disk in passes of their own.
+on two views that lie on the device, the backward pass and the optimiser, measured before and after each row; that of
+prediction is the forward pass of what was trained on such images. Times are medians over the epochs after the first;
+the start of `context`, which comes once, has a column of its own. "PiCIE's own schedule" stores the labels of every
+view on disk in passes of their own.
 """
 
 import statistics
@@ -150,17 +151,17 @@ def main(
             "PiCIE's own schedule": (OwnSchedule, plain),
             "context": (METHODS["context"], values),
         }
-        floor_s = floor(make_settings(plain), device)
-        console.print(f"floor: {1000 * floor_s:.0f} ms a step of 16 images, {16 / floor_s:.1f} images/s")
-        console.print("| | s an epoch | floor % | start, s | clustering | " + " | ".join(TRAINING) + " | other |")
-        console.print("|---" * (6 + len(TRAINING)) + "|---|")
+        bare_step = floor(make_settings(plain), device)
+        console.print("| | s an epoch | bare step, ms | floor % | start, s | clustering | "
+                      + " | ".join(TRAINING) + " | other |")  # fmt: skip
+        console.print("|---" * (7 + len(TRAINING)) + "|---|")
         for name, (method, own) in rows.items():
-            report_epochs(name, method, make_settings(own), root / "scenes" / "images", root / name, floor_s)
+            report_epochs(name, method, make_settings(own), root / "scenes" / "images", root / name, bare_step)
         report_prediction(root / "context", root / "scenes" / "images", device)
 
 
-def floor(settings: Settings, device: str) -> float:
-    """Return the seconds of a step of the bare network, the median of ten."""
+def floor(settings: Settings, device: str) -> Callable[[], None]:
+    """Return a step of the bare network."""
     fabric = Fabric(accelerator=device, devices=1, precision=choose_precision("auto", torch.device(device)))
     network = PixelEmbedding(Backbone(settings.backbone), settings.picie.dim).to(memory_format=torch.channels_last)
     wrapped, optimizer = fabric.setup(network, torch.optim.Adam(network.parameters(), lr=1e-4))
@@ -173,10 +174,12 @@ def floor(settings: Settings, device: str) -> float:
         optimizer.step()
         optimizer.zero_grad()
 
-    return median_s(step, 10)
+    return step
 
 
-def report_epochs(name: str, method: type, settings: Settings, images: Path, out: Path, floor_s: float) -> None:
+def report_epochs(
+    name: str, method: type, settings: Settings, images: Path, out: Path, bare_step: Callable[[], None]
+) -> None:
     """Train, and print where the time of an epoch went."""
     watch, kept = Stopwatch(), METHODS[settings.method]
     watched = type(method.__name__, (method,), {})  # its own attributes, so that nothing is watched twice
@@ -194,6 +197,7 @@ def report_epochs(name: str, method: type, settings: Settings, images: Path, out
     before = [getattr(owner, function) for owner, function, _ in changed]
     for one in changed:
         watch.watch(*one)
+    floor_s = seconds(bare_step, 10)
     try:
         verbs.fit(images, out, settings)
     finally:
@@ -202,14 +206,13 @@ def report_epochs(name: str, method: type, settings: Settings, images: Path, out
             setattr(owner, function, original)
     later = sorted(watch.epochs[1:-1], key=lambda epoch: epoch.total())
     epoch = later[(len(later) - 1) // 2]
+    step_s = statistics.median(floor_s + seconds(bare_step, 10))
     n_steps = len(list_images(images)) // settings.training.batch_size
     share = {part: f"{100 * epoch[part] / epoch.total():.0f} %" for part in (CLUSTERING, *TRAINING, "other")}
     start_s = watch.epochs[0][CLUSTERING]
-    console.print(
-        f"| {name} | {epoch.total():.1f} | **{100 * n_steps * floor_s / epoch.total():.0f}** | {start_s:.1f} | "
-        + " | ".join(share.values())
-        + " |"
-    )
+    floor_share = f"**{100 * n_steps * step_s / epoch.total():.0f}**"
+    figures = [f"{epoch.total():.1f}", f"{1000 * step_s:.0f}", floor_share, f"{start_s:.1f}", *share.values()]
+    console.print(f"| {name} | {' | '.join(figures)} |")
 
 
 def report_prediction(run: Path, images: Path, device: str) -> None:
@@ -220,23 +223,23 @@ def report_prediction(run: Path, images: Path, device: str) -> None:
     batch = torch.rand(16, 3, height, width, device=device).contiguous(memory_format=torch.channels_last)
     where = torch.zeros(16, 2, height // 4, width // 4, device=device)
     with torch.inference_mode():
-        bare = 16 / median_s(lambda: predictor.embedding(batch, where), 5)
+        bare = 16 / statistics.median(seconds(lambda: predictor.embedding(batch, where), 5))
     began = time.perf_counter()
     verbs.predict(run, images, run / "masks", device=device)
     rate = len(paths) / (time.perf_counter() - began)
     console.print(f"predict: {rate:.1f} images/s, the forward pass at batch 16 {bare:.1f} ({100 * rate / bare:.0f} %)")
 
 
-def median_s(function: Callable[[], object], times: int) -> float:
-    """Return the median seconds of calls, after one that is not counted."""
-    seconds = []
+def seconds(function: Callable[[], object], times: int) -> list[float]:
+    """Return the seconds of each of some calls, after one that is not counted."""
+    found = []
     for _ in range(times + 1):
         began = time.perf_counter()
         function()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:])
+        found.append(time.perf_counter() - began)
+    return found[1:]
 
 
 if __name__ == "__main__":

@@ -85,13 +85,11 @@ class Picie(Method):
 
     def _losses(self, points: list[Tensor]) -> dict[str, Tensor]:
         centers, weights = (heads.split(self.heads, dim=1) for heads in (self.centers_VKD, self.class_weights_VK))
-        labels = [
-            [(own @ centers_KD.T).argmax(1) for own, centers_KD in zip(points, head_VKD, strict=True)]
-            for head_VKD in centers
-        ]
+        scores = [[[own @ centers_KD.T for centers_KD in head_VKD] for own in points] for head_VKD in centers]
+        labels = [[head[view][view].argmax(1) for view in range(2)] for head in scores]
         for own in labels[0]:
             self.use_K += all_sum(torch.bincount(own, minlength=len(self.use_K)))
-        of_heads = [self._head_losses(points, *head) for head in zip(labels, centers, weights, strict=True)]
+        of_heads = [self._head_losses(*head) for head in zip(scores, labels, weights, strict=True)]
         within, cross = points[0].new_tensor(head_weights(self.heads)) @ torch.stack(of_heads)
         return {"loss": (within + cross) / 2, "within": within.detach(), "cross": cross.detach()}
 
@@ -99,19 +97,23 @@ class Picie(Method):
         """Return the pixels of each cluster in this epoch, both views together."""
         return self.use_K
 
-    def _head_losses(
-        self, points: list[Tensor], labels: list[Tensor], centers_VKD: Tensor, weights_VK: Tensor
-    ) -> Tensor:
-        """Return the cross-entropies of one head, (2,): within the views and across them."""
+    def _head_losses(self, scores: list[list[Tensor]], labels: list[Tensor], weights_VK: Tensor) -> Tensor:
+        """Return the cross-entropies of one head, (2,): within the views and across them.
 
-        def cross_entropy(own_ND: Tensor, target: int) -> Tensor:
-            logits = own_ND @ centers_VKD[target].T / self.settings.picie.temperature
+        Args:
+            scores: cosines of the points of each view with the centres of each view, (N, K).
+            labels: the cluster of each point of each view, (N,).
+            weights_VK: of the clusters of each view.
+        """
+
+        def cross_entropy(own: list[Tensor], target: int) -> Tensor:
             weight = weights_VK[target][labels[target]].sum()
             # so that the plain mean of the processes' losses is the weighted mean over the pixels of all of them
             share = weight * world_size() / all_sum(weight)
+            logits = own[target] / self.settings.picie.temperature
             return F.cross_entropy(logits, labels[target], weight=weights_VK[target]) * share
 
-        (same_1, cross_1), (cross_2, same_2) = ([cross_entropy(own, target) for target in range(2)] for own in points)
+        (same_1, cross_1), (cross_2, same_2) = ([cross_entropy(own, target) for target in range(2)] for own in scores)
         return torch.stack([(same_1 + same_2) / 2, (cross_1 + cross_2) / 2])
 
 
