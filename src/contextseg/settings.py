@@ -241,6 +241,9 @@ class EmbeddingSettings(Section):
         True, description="the mean of the deepest map, or a ViT's class token, scales and shifts the features"
     )
     geometry: bool = Field(True, description="where the cell lies in the image")
+    geometry_dropout: float = Field(
+        0.2, ge=0, le=1, description="share of the images that are not told it in a step, so that it is not leant on"
+    )
     appearance: bool = Field(True, description="Lab colour and gradient of the cell, as a Gaussian kernel")
     bilateral: bool = Field(False, description="neighbours that are close in space, appearance and feature")
     shuffled: bool = Field(False, description="control: coordinates exchanged at random between the cells")

@@ -200,3 +200,21 @@ def test_shuffled_coordinates_are_those_of_other_cells(backbone: Backbone, image
     assert not torch.equal(seen[0], centred)
     pairs = [sorted(map(tuple, cells.flatten(2)[0].T.tolist())) for cells in (seen[0], centred)]
     assert pairs[0] == pairs[1]
+
+
+@torch.no_grad()
+def test_some_images_are_not_told_where_their_cells_lie_while_learning(backbone: Backbone) -> None:
+    own = embedding_with(backbone, "geometry")
+    own.settings = own.settings.model_copy(update={"geometry_dropout": 0.25})
+    seen: list[torch.Tensor] = []
+    own.fuse.register_forward_hook(lambda _layer, inputs, _output: seen.append(inputs[0]))
+    images = torch.rand(200, 3, 32, 32)
+    where = coordinates(images)
+    own(images, where)
+    own.training = True  # not its backbone, which others share
+    torch.manual_seed(0)
+    own(images, where)
+    at_rest, learning = (cells.flatten(1) for cells in seen)
+    told = (learning == at_rest).all(1)
+    assert told.logical_xor((learning == 0).all(1)).all()  # all of it, or nothing
+    assert 0.65 < told.float().mean() < 0.85

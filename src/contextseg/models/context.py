@@ -8,7 +8,8 @@ Everything below is **our reconstruction**, and each part is a switch:
    image. So the first clusters are those of the start, not of random numbers.
 2. *Global*: the mean of the deepest map, or the class token of a ViT, scales and shifts the features (FiLM), from 1
    and 0 at the start.
-3. *Geometry*: y and x in the uncropped image, with Fourier pairs. *Context*: the neighbours of a cell that are close in
+3. *Geometry*: y and x in the uncropped image, with Fourier pairs; of some images nothing is told while learning, so
+   that position helps but is not leant on. *Context*: the neighbours of a cell that are close in
    space, in appearance and in feature. Both are added to the features, F' = F + W [geometry; context], W zero at the
    start.
 4. *Appearance*: Lab colour and the gradient of L, as a vector a of unit length whose products are a Gaussian kernel of
@@ -152,7 +153,7 @@ class ContextEmbedding(nn.Module):
         features = self.semantics(image_B3HW)
         looks_BChw = appearance(image_B3HW) if parts.appearance or parts.bilateral else None
         fused = (
-            _fourier(coordinates_B2hw) if parts.geometry else None,
+            self._where(coordinates_B2hw) if parts.geometry else None,
             self.context(features, looks_BChw) if self.context is not None else None,
         )
         if self.fuse is not None:
@@ -163,6 +164,14 @@ class ContextEmbedding(nn.Module):
             both = torch.cat([embedded_BDhw, self.looks_length * self.looks(looks_BChw)], dim=1)
             embedded_BDhw = both / (1 + self.looks_length**2).sqrt()  # of unit length again
         return embedded_BDhw
+
+    def _where(self, coordinates_B2hw: Tensor) -> Tensor:
+        """Return the Fourier pairs of the cells' positions; zeros for images that are left out while learning."""
+        fourier_BChw = _fourier(coordinates_B2hw)
+        if not self.training:
+            return fourier_BChw
+        told_B = torch.rand(len(fourier_BChw), device=fourier_BChw.device) >= self.settings.geometry_dropout
+        return fourier_BChw * told_B[:, None, None, None]
 
 
 class Looks(nn.Module):
