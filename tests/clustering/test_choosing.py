@@ -1,11 +1,15 @@
-"""The number of classes: found where the points have one."""
+"""The number of classes: found where the points have one, by an agreement that brute force computes too."""
 
+from itertools import permutations
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from contextseg.clustering.choosing import choose_n_classes
+from contextseg.clustering.choosing import agreement, choose_n_classes
 from contextseg.errors import TrainingError
 
 
@@ -38,3 +42,21 @@ def test_the_seed_decides_all() -> None:
 def test_too_few_points() -> None:
     with pytest.raises(TrainingError, match="100 points are too few to choose among up to 12 classes, which takes 144"):
         choose_n_classes(groups(4, 0.1)[:100], at_most=12, seed=0)
+
+
+def test_agreement_by_hand() -> None:
+    # {0, 1, 2} {3, 4} against {3} {0, 1, 2, 4}: 3 of 4 points and 1 of 2
+    assert agreement(np.array([0, 0, 0, 1, 1]), np.array([1, 1, 1, 0, 1]), 2) == (3 / 4 + 1 / 2) / 2
+    assert agreement(np.array([0, 0, 1]), np.array([1, 1, 0]), 2) == 1
+    assert agreement(np.array([0, 0, 1]), np.array([1, 1, 0]), 3) == pytest.approx(2 / 3)  # a class without a point
+
+
+def test_agreement_is_the_best_of_all_matchings(rng: np.random.Generator) -> None:
+    first, second = rng.integers(4, size=60), rng.integers(4, size=60)
+    iou = [[(a & b).sum() / (a | b).sum() for b in one_hot(second, 4)] for a in one_hot(first, 4)]
+    best = max(np.mean([iou[a][b] for a, b in enumerate(order)]) for order in permutations(range(4)))
+    assert agreement(first, second, 4) == pytest.approx(best)
+
+
+def one_hot(labels: NDArray[np.int64], n_classes: int) -> list[NDArray[np.bool_]]:
+    return [labels == c for c in range(n_classes)]

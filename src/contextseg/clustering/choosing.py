@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from contextseg.clustering.agreement import agreement
 from contextseg.clustering.consensus import Consensus
 from contextseg.errors import TrainingError
 from contextseg.randomness import keyed_rng
@@ -71,7 +72,7 @@ def choose_n_classes(
     numbers, stability = tried(at_most), []
     for number in numbers:
         one, other = (
-            Consensus(number, clusters_per_class=_CLUSTERS_PER_CLASS, n_partitions=_N_PARTITIONS, n_votes=1, seed=seed)
+            Consensus(number, clusters_per_class=_CLUSTERS_PER_CLASS, n_partitions=_N_PARTITIONS, seed=seed)
             .fit(sample)
             .predict(judged)
             .numpy(force=True)
@@ -94,3 +95,18 @@ def tried(at_most: int) -> list[int]:
     while (number := max(numbers[-1] + 1, round(numbers[-1] * _STEP))) < at_most:
         numbers.append(number)
     return sorted({*numbers, at_most})
+
+
+def agreement(first_N: NDArray[np.int64], second_N: NDArray[np.int64], n_classes: int) -> float:
+    """Return the mean intersection over union of the classes of two groupings, matched one to one; in 0-1.
+
+    Args:
+        first_N: class of each point, 0 to K - 1.
+        second_N: of the same points.
+        n_classes: K.
+    """
+    common_KK = np.zeros((n_classes, n_classes), np.int64)
+    np.add.at(common_KK, (first_N, second_N), 1)
+    either_KK = common_KK.sum(1)[:, None] + common_KK.sum(0) - common_KK
+    iou_KK = common_KK / np.maximum(either_KK, 1)
+    return float(iou_KK[linear_sum_assignment(iou_KK, maximize=True)].mean())

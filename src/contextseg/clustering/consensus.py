@@ -3,11 +3,10 @@
 k-means makes clusters of like spread, so that a large varied class is cut up before a small one is found, and each
 start ends elsewhere. So samples of the points are clustered, more finely than there are classes, and near clusters are
 merged, to as many as there are classes and to somewhat more. How often two points fall into one cluster is their
-likeness, and average linkage by it makes the classes: evidence accumulation (Fred and Jain, TPAMI 2005). Where the
-tree is cut hangs on a few points, so it is done for several draws of points and partitions, and these vote. The finer
-partitions, the levels of merging, the vote and the shares by which other points are told are ours.
+likeness, and average linkage by it makes the classes: evidence accumulation (Fred and Jain, TPAMI 2005). The finer
+partitions, the levels of merging and the shares by which other points are told are ours.
 
-Shape legend: N points, S points of a sample, D dimensions, P partitions, M clusters, L levels of merging, K classes.
+Shape legend: N points, S points of a sample, D dimensions, M clusters, K classes.
 """
 
 from typing import Self
@@ -20,17 +19,15 @@ from scipy.cluster.hierarchy import cut_tree, linkage
 from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
-from contextseg.clustering.agreement import majority
 from contextseg.clustering.kmeans import KMeans, sum_by_label
 from contextseg.clustering.sampling import sample_points
 from contextseg.errors import TrainingError
-from contextseg.randomness import keyed_rng
 
 _POINTS_PER_CLUSTER = 100  # of the sample that a partition is learnt from
 _MAX_ITER = 12  # Lloyd iterations of a partition: its clusters are merged and outvoted, so they need not be final
 _MERGED_TO = (1.0, 1.5, 2.0)  # clusters for each class that are left where it is asked which points are together
 _LEAST_SHARE = 0.1  # of an even share, the points of a class at least
-_COMPARED = 2000  # points of a draw, which are compared with each other
+_COMPARED = 3000  # points that are compared with each other
 
 
 class Consensus:
@@ -40,7 +37,6 @@ class Consensus:
         n_classes: K.
         clusters_per_class: how many times more clusters than classes each partition begins with.
         n_partitions: how many there are, each of a sample of its own.
-        n_votes: draws of points and of half of the partitions that vote on the classes; 1 asks all partitions at once.
         seed: the samples and the starts follow from it.
 
     Attributes:
@@ -49,13 +45,10 @@ class Consensus:
 
     partitions_: list[tuple[KMeans, Tensor]]
 
-    def __init__(
-        self, n_classes: int, *, clusters_per_class: int, n_partitions: int, n_votes: int = 7, seed: int = 0
-    ) -> None:
+    def __init__(self, n_classes: int, *, clusters_per_class: int, n_partitions: int, seed: int = 0) -> None:
         self.n_classes = n_classes
         self.clusters_per_class = clusters_per_class
         self.n_partitions = n_partitions
-        self.n_votes = n_votes
         self.seed = seed
 
     def fit(self, points_ND: Tensor) -> Self:
@@ -73,14 +66,21 @@ class Consensus:
                 f"{len(points_ND)} points cannot make {n_clusters} clusters; add images or lower n_classes"
             )
         found = [self._partition(points_ND, n_clusters, index) for index in range(self.n_partitions)]
-        clusters_NP = torch.stack([kmeans.predict(points_ND) for kmeans in found], dim=1)
-        merged_PML = torch.stack([self._merged(kmeans, *_MERGED_TO) for kmeans in found])
-        votes = [self._vote(clusters_NP, merged_PML, draw) for draw in range(self.n_votes)]
-        classes_N = torch.from_numpy(majority(np.stack(votes), self.n_classes)).to(points_ND.device)
-        shares_PMK = self._shares_of_clusters(clusters_NP, classes_N)
-        if len(_told(clusters_NP, shares_PMK).unique()) < self.n_classes:  # a class was outvoted at all of its points
-            found, shares_PMK = found[:1], F.one_hot(merged_PML[:1, :, 0], self.n_classes).float()
-        self.partitions_ = list(zip(found, shares_PMK, strict=True))
+        compared_SD = sample_points(points_ND, _COMPARED, self.seed)
+        clusters = [kmeans.predict(compared_SD) for kmeans in found]
+        merged_SL = torch.cat(
+            [self._merged(kmeans, *_MERGED_TO)[clusters_S] for kmeans, clusters_S in zip(found, clusters, strict=True)],
+            dim=1,
+        )
+        classes_S = _evident_classes(merged_SL.numpy(force=True), self.n_classes)
+        classes_SK = F.one_hot(torch.from_numpy(classes_S).to(points_ND.device), self.n_classes).float()
+        self.partitions_ = [
+            (kmeans, F.normalize(sum_by_label(classes_SK, clusters_S, n_clusters), p=1, dim=1))
+            for kmeans, clusters_S in zip(found, clusters, strict=True)
+        ]
+        if len(self.predict(points_ND).unique()) < self.n_classes:  # a class was outvoted at all of its points
+            classes_M = self._merged(found[0], 1.0)[:, 0]
+            self.partitions_ = [(found[0], F.one_hot(classes_M, self.n_classes).float())]
         return self
 
     def predict(self, points_ND: Tensor) -> Tensor:
@@ -99,33 +99,10 @@ class Consensus:
         kmeans = KMeans(n_clusters, seed=seed, max_points=n_sampled, n_restarts=1, max_iter=_MAX_ITER)
         return kmeans.fit([sample_points(points_ND, n_sampled, seed)])
 
-    def _vote(self, clusters_NP: Tensor, merged_PML: Tensor, draw: int) -> NDArray[np.int64]:
-        """Return the class of each point, (N,), by what is evident from a draw of points and partitions."""
-        rng, (n_points, n_partitions) = keyed_rng(self.seed, "votes", draw), clusters_NP.shape
-        rows_S = torch.from_numpy(rng.permutation(n_points)[:_COMPARED]).to(clusters_NP.device)
-        asked = sorted(rng.permutation(n_partitions)[: n_partitions if self.n_votes == 1 else (n_partitions + 1) // 2])
-        labels_SL = torch.cat([merged_PML[index, clusters_NP[rows_S, index]] for index in asked], dim=1)
-        classes_S = torch.from_numpy(_evident_classes(labels_SL.numpy(force=True), self.n_classes)).to(rows_S.device)
-        told_N = _told(clusters_NP, self._shares_of_clusters(clusters_NP[rows_S], classes_S))
-        return told_N.numpy(force=True)
-
-    def _shares_of_clusters(self, clusters_NP: Tensor, classes_N: Tensor) -> Tensor:
-        """Return the share of each class in each cluster of each partition, (P, M, K) float32."""
-        n_clusters, classes_NK = self.n_classes * self.clusters_per_class, F.one_hot(classes_N, self.n_classes).float()
-        sums = [sum_by_label(classes_NK, clusters_N, n_clusters) for clusters_N in clusters_NP.T]
-        return F.normalize(torch.stack(sums), p=1, dim=2)
-
     def _merged(self, kmeans: KMeans, *per_class: float) -> Tensor:
         """Return what each cluster is merged into, for each of some numbers of clusters for a class: (M, L) int64."""
         left = [min(len(kmeans.centers_), round(factor * self.n_classes)) for factor in per_class]
         return merge_clusters(kmeans.centers_, *left).to(kmeans.centers_.device)
-
-
-def _told(clusters_NP: Tensor, shares_PMK: Tensor) -> Tensor:
-    """Return the class with the largest share of each point's clusters, (N,) int64."""
-    by_partition = zip(clusters_NP.T, shares_PMK, strict=True)
-    shares_NK: Tensor = sum(shares_MK[clusters_N] for clusters_N, shares_MK in by_partition)
-    return shares_NK.argmax(1)
 
 
 def merge_clusters(centers_MD: Tensor, *n_classes: int) -> Tensor:
