@@ -143,6 +143,13 @@ class TrainingSettings(Section):
     learning_rate: float = Field(
         1e-4, gt=0, description="learning rate; where none is given, densesiam takes 3e-3 and stego 5e-4"
     )
+    decay: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of training, at its end, in which the learning rate falls evenly to 0; where none is given, "
+        "context takes 0.5",
+    )
     accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one, else cpu")
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="auto: half precision where the hardware computes in it, else 32-true"
@@ -398,6 +405,8 @@ class Settings(Section):
     def _fill_in_what_follows_from_others(self) -> Self:
         if self.method in _LEARNING_RATES:
             self._fill_in("training", learning_rate=_LEARNING_RATES[self.method])
+        if self.method == "context":
+            self._fill_in("training", decay=0.5)
         if self.method == "densesiam":
             self._fill_in("densesiam", region_from_epoch=self.training.epochs * 4 // 5)
         return self

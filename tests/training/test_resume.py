@@ -205,9 +205,19 @@ def _wait_until_logged(path: Path, place: tuple[int, int], process: subprocess.P
     raise AssertionError(f"{place} was not reached in 120 s")
 
 
-def test_more_epochs_go_on_from_a_finished_run(scenes: Path, tmp_path: Path, unbroken: RunFolder, method: str) -> None:
-    fit(scenes, tmp_path / "run", tiny(method, epochs=1))
-    same_run(unbroken, fit(scenes, tmp_path / "run", tiny(method, epochs=2), resume=True))
+def test_more_epochs_go_on_from_a_finished_run(scenes: Path, tmp_path: Path, method: str) -> None:
+    # a learning rate that falls towards the end knows where the end is, so that both runs differ: not here
+    unbroken = fit(scenes, tmp_path / "unbroken", tiny(method, epochs=2, decay=0.0))
+    fit(scenes, tmp_path / "run", tiny(method, epochs=1, decay=0.0))
+    same_run(unbroken, fit(scenes, tmp_path / "run", tiny(method, epochs=2, decay=0.0), resume=True))
+
+
+def test_the_learning_rate_falls_on_from_where_a_run_was(scenes: Path, tmp_path: Path) -> None:
+    run = fit(scenes, tmp_path / "run", tiny("context", epochs=1))
+    fit(scenes, run.path, tiny("context", epochs=2), resume=True)
+    rates = [line["learning_rate"] for line in run.metrics() if "step" not in line]
+    # 3 steps an epoch: the last of 3 has 1/3 of training left, over a half; the last of 6 has 1/6
+    assert rates == pytest.approx([1e-3 * 2 / 3, 1e-3 * 1 / 3])
 
 
 def decide(run: RunFolder) -> Classes:

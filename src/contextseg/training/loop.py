@@ -15,7 +15,7 @@ from contextseg.methods.method import Method
 from contextseg.progress import progress
 from contextseg.randomness import keyed_rng
 from contextseg.run_folder import RunFolder
-from contextseg.settings import Settings
+from contextseg.settings import Settings, TrainingSettings
 from contextseg.training.batch_norm import synchronise_batch_norm
 from contextseg.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from contextseg.training.images import SiameseSource
@@ -52,6 +52,7 @@ def train(
     method.train()
     synchronise_batch_norm(method, fabric.device)
     optimizer = method.optimizer()
+    full_rates = [group["lr"] for group in optimizer.param_groups]
     wrapped, wrapped_optimizer = fabric.setup(method, optimizer)
     resumed = first_does(run.checkpoint.exists)
     at = load_checkpoint(run.checkpoint, method, optimizer) if resumed else Position()
@@ -87,6 +88,8 @@ def train(
                     values = _means(losses)
                     _check_finite(values["loss"], at, [source.cache.names[index] for index in batch.indices])
                     fabric.backward(losses["loss"])
+                    for group, full_rate in zip(optimizer.param_groups, full_rates, strict=True):
+                        group["lr"] = full_rate * learning_rate_share(at, source.n_steps, settings.training)
                     wrapped_optimizer.step()
                     wrapped_optimizer.zero_grad()
                     if rank() == 0:
@@ -118,6 +121,18 @@ def _report_epoch(
     console.print(f"epoch {at.epoch + 1}: loss {loss:.4f}, {said}, {rate:.1f} images/s")
     if health < LOW_HEALTH:
         console.print(f"[yellow]warning:[/] {said} is under {LOW_HEALTH}: {method.collapse}")
+
+
+def learning_rate_share(at: Position, n_steps: int, settings: TrainingSettings) -> float:
+    """Return the share of the learning rate that a step has: 1, and over the last part of training evenly less.
+
+    Args:
+        at: the step.
+        n_steps: of an epoch.
+        settings: how many epochs there are, and how large that part is.
+    """
+    done = (at.epoch + at.step / n_steps) / settings.epochs
+    return min(1.0, (1 - done) / settings.decay) if settings.decay else 1.0
 
 
 def step_seed(seed: int, at: Position) -> int:

@@ -40,7 +40,7 @@ def pretrain_backbone(
     if first_does(folder.weights.exists):
         return folder.weights
     own = settings.pretraining
-    schedule = own.model_dump(include={"epochs", "batch_size", "learning_rate"})
+    schedule = own.model_dump(include={"epochs", "batch_size", "learning_rate"}) | {"decay": 0.0}
     settings = settings.model_copy(update={"training": settings.training.model_copy(update=schedule)})
     console.print(f"pre-training {settings.backbone.name} by {own.method} on {len(cache)} images", highlight=False)
     fabric.seed_everything(settings.seed, verbose=False)
