@@ -37,8 +37,7 @@ _CLUSTERS_PER_CLASS = 4  # by default, where the teacher is a start that knows s
 _WHITENING = 0.7  # of what such a start says of the images
 _SHARE_RATE = 0.1  # of a batch in the clusters' shares
 _LOOKS_OF_PLACES = 0.3  # length of how a place or a cell looks in its image, beside what it is with length 1
-_START_IMAGES = 256  # images that projection and centres start from
-_GROUPED_IMAGES = 512  # images whose places are held while it is found what classes they make
+_START_IMAGES = 256  # images that the start is clustered from
 _START_POINTS = 40_000  # vectors that the start is clustered from
 
 
@@ -95,7 +94,7 @@ class Context(Method):
     def places(self, images: TrainingImages) -> Tensor:
         """Return the holistic vectors of a sample of places as the run begins, (N, D) of unit length."""
         self._start_projection(images)
-        return self._sampled(0, self._holistic(images.whole(_GROUPED_IMAGES)), min(_GROUPED_IMAGES, images.n_images))
+        return self._sampled(0, self._holistic(images.whole(_START_IMAGES)), images.n_images)
 
     def forward(self, batch: SiameseBatch) -> dict[str, Tensor]:
         """Return the loss and its parts: within the views and across them."""
@@ -169,12 +168,12 @@ class Context(Method):
 
     def _group_places(self, epoch: int, images: TrainingImages) -> None:
         """Give each place its holistic label, and how certain it is."""
-        some = list(self._holistic(images.whole(_GROUPED_IMAGES)))
-        classes = self._classes(self._sampled(epoch, some, min(_GROUPED_IMAGES, images.n_images)))
+        some = list(self._holistic(images.whole(_START_IMAGES)))
+        classes = self._classes(self._sampled(epoch, some, images.n_images))
         kept = self.holistic_ngg, self.certainty_ngg
         for places_ngg in kept:
             places_ngg.zero_()
-        for vectors_BEgg, indices in chain(some, self._holistic(images.whole(after=_GROUPED_IMAGES))):
+        for vectors_BEgg, indices in chain(some, self._holistic(images.whole(after=_START_IMAGES))):
             certainty_N, labels_N = classes.shares(vectors_BEgg.movedim(1, -1).flatten(0, -2)).max(1)
             for places_ngg, found_N in zip(kept, (labels_N, certainty_N), strict=True):
                 places_ngg[indices] = found_N.view(-1, *vectors_BEgg.shape[-2:]).to(places_ngg.dtype)
@@ -219,7 +218,7 @@ class Context(Method):
                 seen = [_LOOKS_OF_PLACES * looks.within_image(pixels_B3HW)] if looks is not None else []
                 yield torch.cat([points_BDhw, F.normalize(points_BDhw[:, :dim], dim=1), *seen], dim=1), indices
 
-        both, n_clusters = self._sampled(epoch, cells(), min(_START_IMAGES, images.n_images)), len(self.centers_KD)
+        both, n_clusters = self._sampled(epoch, cells(), images.n_images), len(self.centers_KD)
         points_ND, compared_ND = both.split(
             [self.embedding.n_channels, both.shape[1] - self.embedding.n_channels], dim=1
         )
@@ -243,9 +242,9 @@ class Context(Method):
         ).fit(points_ND)
 
     def _sampled(self, epoch: int, maps: Iterable[tuple[Tensor, list[int]]], n_images: int) -> Tensor:
-        """Return a sample of the vectors of n_images images, (N, D), the same in all processes."""
+        """Return a sample of the vectors of some images, (N, D), the same in all processes."""
         key = (self.settings.seed, "start", epoch)
-        per_image = points_per_image(_START_POINTS, n_images)
+        per_image = points_per_image(_START_POINTS, min(_START_IMAGES, n_images))
         samples = (sample_cells(map_BEhw, indices, key, per_image) for map_BEhw, indices in maps)
         return torch.cat(list(gather_stream(samples)))
 
