@@ -33,7 +33,8 @@ OWN = {
     "context": {
         "clusters_per_class": 2,
         "n_partitions": 2,
-        "embedding": {"dim": 16},
+        # which images are not told where their cells lie is another draw in each process, as with dropout
+        "embedding": {"dim": 16, "geometry_dropout": 0.0},
         "guidance": {"grid": 8, "teacher": "start"},
     },
 }
