@@ -42,10 +42,12 @@ minimal newest: setup  ## the tests with the oldest, or the newest, versions tha
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv venv --quiet --clear .venv-$@
 	$(BIN)/uv pip install --quiet --python .venv-$@ --resolution $(RESOLUTION_$@) --editable ".[dev]"
-	.venv-$@/bin/python -m pytest -n auto --maxprocesses 4
+	.venv-$@/bin/python -m pytest -n auto --maxprocesses 4 $(WARNINGS_$@)
 
 RESOLUTION_minimal := lowest-direct
 RESOLUTION_newest := highest
+# old versions of one library use what another has deprecated since
+WARNINGS_minimal := -W ignore::DeprecationWarning -W ignore::FutureWarning
 
 dist: setup  ## wheel and sdist, and a fit from the wheel in an environment of its own
 	rm -rf dist .venv-dist
