@@ -160,6 +160,13 @@ def test_inverse_gives_back_what_was_cut_and_fills_the_rest(view, scale, mode):
     assert torch.equal(back, torch.where(inside, whole, torch.tensor(-7.0)))
 
 
+def test_the_inverse_of_enlarged_labels_is_what_was_cut():
+    view = GeometricView((5, 7), (1, 2, 3, 4), (9, 12), flip_x=True)
+    labels = torch.from_numpy(np.random.default_rng(0).integers(20, size=(1, 5, 7)))
+    back = view.inverse(view.apply(labels, "nearest"), fill=-1, mode="nearest")
+    assert torch.equal(back[:, 1:4, 2:6], labels[:, 1:4, 2:6])  # no label that is between two
+
+
 def test_the_inverse_of_an_enlarged_view_is_near_what_was_cut():
     view = GeometricView((6, 9), (1, 2, 4, 5), (8, 15), flip_x=True, flip_y=True)
     y, x = torch.meshgrid(torch.arange(6.0), torch.arange(9.0), indexing="ij")
@@ -257,6 +264,7 @@ def test_the_box_on_the_image_is_whole_cells():
         ((-1, 0, 2, 2), (2, 2), r"box \(-1, 0, 2, 2\).*corners >= 0"),
         ((0, -1, 2, 2), (2, 2), "corners >= 0"),
         ((0, 0, 0, 2), (2, 2), "sides >= 1"),
+        ((0, 0, 2, 0), (2, 2), "sides >= 1"),
         ((0, 0, 2, 2), (2, 0), r"size \(2, 0\) must have sides >= 1"),
         ((2, 0, 2, 5), (2, 5), "leaves the grid of 3 x 5 cells"),
         ((0, 3, 1, 3), (1, 3), "leaves the grid of 3 x 5 cells"),

@@ -165,3 +165,20 @@ def test_the_views_are_new_in_each_epoch(images):
 def test_an_index_for_each_image(images):
     with pytest.raises(ValueError, match=r"zip\(\) argument 2 is (shorter|longer)"):
         siamese_batch(images, [0, 1], seed=0, epoch=0, settings=PLAIN)
+
+
+def test_colours_are_drawn_for_each_image_and_each_epoch(images):
+    settings = ViewSettings(frame_px=32, frame="centre", min_scale=1, flip_p=0, jitter_p=1)
+    two, later = (siamese_batch([images[0]] * 2, [7, 3], seed=0, epoch=epoch, settings=settings) for epoch in (0, 1))
+    for view in ("first_B3hw", "second_B3hw"):
+        own, other = getattr(two, view)
+        assert not torch.allclose(own, other, atol=1e-2)  # of the same square
+        assert not torch.allclose(own, getattr(later, view)[0], atol=1e-2)
+
+
+def test_the_network_is_told_where_the_cells_of_each_view_lie(images):
+    settings = PLAIN.model_copy(update={"min_scale": 1.0, "flip_p": 1.0})
+    batch = siamese_batch(images, [0, 1, 2], seed=0, epoch=0, settings=settings)
+    told_first, told_second = batch.maps(lambda _image, coordinates: coordinates)
+    torch.testing.assert_close(told_first, batch.first_coordinates())
+    torch.testing.assert_close(told_second, told_first)  # flipped as features, so the same points
