@@ -151,7 +151,7 @@ def main(
             "PiCIE's own schedule": (OwnSchedule, plain),
             "context": (METHODS["context"], values),
         }
-        bare_step = floor(make_settings(plain), device)
+        bare_step = make_bare_step(make_settings(plain), device)
         console.print("| | s an epoch | bare step, ms | floor % | start, s | clustering | "
                       + " | ".join(TRAINING) + " | other |")  # fmt: skip
         console.print("|---" * (7 + len(TRAINING)) + "|---|")
@@ -160,7 +160,7 @@ def main(
         report_prediction(root / "context", root / "scenes" / "images", device)
 
 
-def floor(settings: Settings, device: str) -> Callable[[], None]:
+def make_bare_step(settings: Settings, device: str) -> Callable[[], None]:
     """Return a step of the bare network."""
     fabric = Fabric(accelerator=device, devices=1, precision=choose_precision("auto", torch.device(device)))
     network = PixelEmbedding(Backbone(settings.backbone), settings.picie.dim).to(memory_format=torch.channels_last)
@@ -197,7 +197,7 @@ def report_epochs(
     before = [getattr(owner, function) for owner, function, _ in changed]
     for one in changed:
         watch.watch(*one)
-    floor_s = seconds(bare_step, 10)
+    steps_s = seconds(bare_step, 10)
     try:
         verbs.fit(images, out, settings)
     finally:
@@ -206,7 +206,7 @@ def report_epochs(
             setattr(owner, function, original)
     later = sorted(watch.epochs[1:-1], key=lambda epoch: epoch.total())
     epoch = later[(len(later) - 1) // 2]
-    step_s = statistics.median(floor_s + seconds(bare_step, 10))
+    step_s = statistics.median(steps_s + seconds(bare_step, 10))
     n_steps = len(list_images(images)) // settings.training.batch_size
     share = {part: f"{100 * epoch[part] / epoch.total():.0f} %" for part in (CLUSTERING, *TRAINING, "other")}
     start_s = watch.epochs[0][CLUSTERING]

@@ -324,7 +324,7 @@ METHOD_SECTIONS = {
 MOST_CLASSES = 30
 """The largest number that ``n_classes: auto`` tries."""
 # DenseSiam: 0.05 for a batch of 256, and in proportion for the default one
-_LEARNING_RATES = {"densesiam": 3e-3, "stego": 5e-4}
+_TRAINING = {"context": {"decay": 0.5}, "densesiam": {"learning_rate": 3e-3}, "stego": {"learning_rate": 5e-4}}
 
 
 class Settings(Section):
@@ -403,10 +403,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _fill_in_what_follows_from_others(self) -> Self:
-        if self.method in _LEARNING_RATES:
-            self._fill_in("training", learning_rate=_LEARNING_RATES[self.method])
-        if self.method == "context":
-            self._fill_in("training", decay=0.5)
+        self._fill_in("training", **_TRAINING.get(self.method, {}))
         if self.method == "densesiam":
             self._fill_in("densesiam", region_from_epoch=self.training.epochs * 4 // 5)
         return self
