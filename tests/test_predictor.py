@@ -88,6 +88,21 @@ def test_scores_are_those_of_the_resized_image():
     torch.testing.assert_close(1 - 2 * found, squares, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("at_once", [1, 2 * 32 * 64, 2**20])
+def test_many_images_get_the_scores_of_each(monkeypatch, at_once):
+    """Sizes that change and come back; (50, 104) and (25, 52) are looked at in one size, (300, 50) in tiles."""
+    sizes = [(50, 104), (25, 52), (50, 104), (300, 50), (300, 50), (32, 32), (50, 104)]
+    images = [noise(*size, seed=seed) for seed, size in enumerate(sizes)]
+    monkeypatch.setattr(predictor_module, "_CPU_PIXELS", at_once)
+    predictor, together = patchify_predictor(tile_px=64, overlap_px=32), []
+    embed_tile = predictor.embed_tile
+    monkeypatch.setattr(predictor, "embed_tile", lambda *tile: together.append(len(tile[0])) or embed_tile(*tile))
+    found = list(predictor.score_each(iter(images)))
+    assert max(together) == {1: 1, 2**12: 2, 2**20: 3}[at_once]
+    for image, scores in zip(images, found, strict=True):
+        torch.testing.assert_close(scores, patchify_predictor(tile_px=64, overlap_px=32).score(image))
+
+
 @pytest.mark.parametrize("tile_px", [64, 4096])
 def test_scores_follow_from_the_embeddings(tile_px):
     image = noise(50, 300)

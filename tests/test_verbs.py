@@ -187,20 +187,20 @@ def test_what_is_computed_is_written_when_predict_is_interrupted(
     lab_run: Path, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verbs.predict(lab_run, mixed, tmp_path / "whole")
-    score, n_scored = Predictor.score, 0
+    embed_tile, n_seen = Predictor.embed_tile, 0
 
-    def interrupted(predictor: Predictor, image: np.ndarray) -> torch.Tensor:
-        nonlocal n_scored
-        n_scored += 1
-        if n_scored == 6:
+    def interrupted(predictor: Predictor, pixels: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
+        nonlocal n_seen
+        if n_seen >= 5:
             raise KeyboardInterrupt
-        return score(predictor, image)
+        n_seen += len(pixels)
+        return embed_tile(predictor, pixels, coordinates)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Predictor, "score", interrupted)
+        patch.setattr(Predictor, "embed_tile", interrupted)
         with pytest.raises(KeyboardInterrupt, match=r"^$"):
             verbs.predict(lab_run, mixed, tmp_path / "out")
-    assert len(list((tmp_path / "out").rglob("*.png"))) == 5
+    assert len(list((tmp_path / "out").rglob("*.png"))) == n_seen < len(list((tmp_path / "whole").rglob("*.png")))
     verbs.predict(lab_run, mixed, tmp_path / "out", resume=True)
     for path in (tmp_path / "whole").rglob("*.*"):
         assert (tmp_path / "out" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()

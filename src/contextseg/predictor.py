@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any, Self
 
 import numpy as np
@@ -37,6 +38,8 @@ CONFIDENCE_TEMPERATURE = 0.1
 """Divides the scores before the softmax whose largest value is the confidence: ours, as cosines lie close together."""
 LONGEST_STRIP = 16
 """Strips that are longer than this many times their width are not enlarged along their length."""
+_PIXELS = 2**20  # of the images that are looked at together
+_CPU_PIXELS = 2**17  # the same on a CPU, where maps that leave its cache cost more time than they save
 _BAND_VALUES = 2**21  # scores that exist at full size at one time: several threads may be here, and more is no faster
 
 
@@ -137,10 +140,17 @@ class Predictor:
         """Predict the clusters of one image alone, in less time: (H, W), as `predict` does."""
         return best_ids(self.score(_checked(image)), (image.shape[0], image.shape[1]))
 
-    @torch.inference_mode()
     def score(self, image: NDArray[np.uint8]) -> Tensor:
         """Return the scores of an image's cells for the clusters, (K, h, w) float32, on the resized image's grid."""
-        return self._over_tiles(image, len(self.centers), self.score_tile)
+        return next(self.score_each([image]))
+
+    @torch.inference_mode()
+    def score_each(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[Tensor]:
+        """Yield the scores of each of many images, as `score`; those of one size in a row are looked at together."""
+        most_px = _CPU_PIXELS if self.centers.device.type == "cpu" else _PIXELS
+        for size, alike in groupby(images, lambda image: self._working_size(image.shape[0], image.shape[1])):
+            while together := list(islice(alike, max(1, most_px // math.prod(size)))):
+                yield from self._over_tiles(together, size, len(self.centers), self.score_tile)
 
     @torch.inference_mode()
     def embed(self, image: NDArray[np.uint8]) -> Tensor:
@@ -148,18 +158,27 @@ class Predictor:
 
         Where tiles overlap they are means, so not quite of unit length.
         """
-        return self._over_tiles(image, self.centers.shape[1], self.embed_tile)
+        size = self._working_size(image.shape[0], image.shape[1])
+        return self._over_tiles([image], size, self.centers.shape[1], self.embed_tile)[0]
 
-    def embed_tile(self, pixels_3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
-        """Return the embeddings of a tile's cells, (D, h, w) float32, on the network's device.
+    def embed_tile(self, pixels_B3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
+        """Return the embeddings of the cells of a tile of each image, (B, D, h, w) float32, on the network's device.
 
         Args:
-            pixels_3HW: uint8 RGB, sides a multiple of 32.
+            pixels_B3HW: uint8 RGB, sides a multiple of 32.
             coordinates_2hw: y and x of the cells in 0-1 over the whole image.
         """
-        coordinates_12hw = coordinates_2hw.to(self.centers.device)[None]
-        embedded_Dhw: Tensor = self.embedding(self._to_network(pixels_3HW), coordinates_12hw)[0].float()
-        return embedded_Dhw
+        coordinates_B2hw = coordinates_2hw.to(self.centers.device).expand(len(pixels_B3HW), -1, -1, -1)
+        embedded_BDhw: Tensor = self.embedding(self._to_network(pixels_B3HW), coordinates_B2hw)
+        return embedded_BDhw.float()
+
+    @torch.inference_mode()
+    def score_tile(self, pixels_B3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
+        """Return the scores of the cells for the clusters, (B, K, h, w) float32; see `embed_tile`."""
+        embedded_BhwD = self.embed_tile(pixels_B3HW, coordinates_2hw).movedim(1, -1)
+        scored_NK = scores(embedded_BhwD.flatten(0, 2), self.centers)
+        scored_BKhw: Tensor = scored_NK.unflatten(0, embedded_BhwD.shape[:3]).movedim(-1, 1)
+        return scored_BKhw
 
     @contextmanager
     def tiles_of(self, some: Iterable[Tensor]) -> Iterator[None]:
@@ -171,42 +190,38 @@ class Predictor:
         if not isinstance(self.embedding, ContextEmbedding):
             yield
             return
-        self.embedding.see_whole(map(self._to_network, some))
+        self.embedding.see_whole(self._to_network(tile[None]) for tile in some)
         try:
             yield
         finally:
             self.embedding.see_whole(())
 
-    def _to_network(self, pixels_3HW: Tensor) -> Tensor:
-        """Return pixels as the network takes them, (1, 3, H, W) float32 in 0-1 on its device."""
-        pixels_13HW = pixels_3HW.to(self.centers.device)[None]
-        return (pixels_13HW.float() / 255).to(memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def score_tile(self, pixels_3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
-        """Return the scores of a tile's cells for the clusters, (K, h, w) float32; see `embed_tile`."""
-        embedded_Dhw = self.embed_tile(pixels_3HW, coordinates_2hw)
-        return scores(embedded_Dhw.flatten(1).T, self.centers).T.reshape(-1, *embedded_Dhw.shape[1:])
+    def _to_network(self, pixels_B3HW: Tensor) -> Tensor:
+        """Return uint8 pixels as the network takes them, float32 in 0-1 on its device."""
+        return (pixels_B3HW.to(self.centers.device).float() / 255).to(memory_format=torch.channels_last)
 
     def _over_tiles(
-        self, image: NDArray[np.uint8], n_channels: int, of_tile: Callable[[Tensor, Tensor], Tensor]
+        self,
+        images: list[NDArray[np.uint8]],
+        size: tuple[int, int],
+        n_channels: int,
+        of_tile: Callable[[Tensor, Tensor], Tensor],
     ) -> Tensor:
-        """Resize an image, look at it tile by tile, and let what is found fade from tile to tile."""
-        height, width = self._working_size(image.shape[0], image.shape[1])
-        resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
-        pixels_3HW = torch.from_numpy(resized.copy()).movedim(-1, 0)
+        """Bring images to one size, look at them tile by tile, and let what is found fade from tile to tile."""
+        height, width = size
+        pixels_B3HW = torch.stack([_resized(image, size) for image in images])
         coordinates_2hw = whole_coordinates(height // STRIDE_PX, width // STRIDE_PX)
-        total = torch.zeros(n_channels, height // STRIDE_PX, width // STRIDE_PX)
-        weight = torch.zeros(total.shape[1:])
+        total = torch.zeros(len(images), n_channels, height // STRIDE_PX, width // STRIDE_PX)
+        weight = torch.zeros(total.shape[2:])
         for top, bottom in self.tiles(height):
             for left, right in self.tiles(width):
                 cells = (
                     slice(top // STRIDE_PX, bottom // STRIDE_PX),
                     slice(left // STRIDE_PX, right // STRIDE_PX),
                 )
-                found = of_tile(pixels_3HW[:, top:bottom, left:right], coordinates_2hw[:, *cells])
+                found = of_tile(pixels_B3HW[..., top:bottom, left:right], coordinates_2hw[:, *cells])
                 ramp = self.ramp(bottom - top)[:, None] * self.ramp(right - left)[None, :]
-                total[:, *cells] += found.cpu() * ramp
+                total[..., *cells] += found.cpu() * ramp
                 weight[cells] += ramp
         return total / weight
 
@@ -239,6 +254,13 @@ def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise DataError(f"got an array of shape {image.shape} and dtype {image.dtype}, expected (H, W, 3) uint8 RGB")
     return image
+
+
+def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+    """Return an image as (3, H, W) uint8 of that size."""
+    height, width = size
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(resized)).movedim(-1, 0)
 
 
 def best_cluster(scores_Khw: Tensor, size: tuple[int, int]) -> Prediction:

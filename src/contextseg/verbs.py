@@ -88,14 +88,20 @@ def predict(
     own = share(list(targets))
     left_out: list[tuple[str, str]] = []
 
-    def scored() -> Iterator[tuple[Path, Tensor, tuple[int, int]]]:
+    def found() -> Iterator[tuple[Path, NDArray[np.uint8]]]:
         read = functools.partial(read_image, max_pixels=predictor.settings.data.max_pixels)
         for path, image in zip(own, read_ahead(read, own), strict=True):
             if isinstance(image, ImageError):
                 left_out.append((str(path), image.reason))
                 advance(world_size())
             else:
-                yield path, predictor.score(image), (image.shape[0], image.shape[1])
+                yield path, image
+
+    def scored() -> Iterator[tuple[Path, Tensor, tuple[int, int]]]:
+        images, to_score = itertools.tee(found())
+        scores = predictor.score_each(image for _, image in to_score)
+        for scores_Khw, (path, image) in zip(scores, images, strict=True):
+            yield path, scores_Khw, (image.shape[0], image.shape[1])
 
     def write(path: Path, scores_Khw: Tensor, size: tuple[int, int]) -> None:
         if confidence:
@@ -105,7 +111,7 @@ def predict(
         masks.add(path, targets[path], prediction.clusters if confidence else best_ids(scores_Khw, size))
 
     with progress(console or Console(quiet=True), "predicting", len(targets)) as advance:
-        for _ in map_ahead(lambda found: write(*found), scored()):  # threads read and write, this one computes
+        for _ in map_ahead(lambda one: write(*one), scored()):  # threads read and write, this one computes
             advance(world_size())
     return list(itertools.chain(*gather(left_out)))
 

@@ -116,7 +116,7 @@ class _Strip:
         cells = (top // STRIDE_PX, left // STRIDE_PX, (bottom - top) // STRIDE_PX, (right - left) // STRIDE_PX)
         grid = (self.padded[0] // STRIDE_PX, self.padded[1] // STRIDE_PX)
         coordinates_2hw = GeometricView(grid, cells, cells[2:]).coordinates()
-        scored_Khw = self.predictor.score_tile(self._tile(box), coordinates_2hw).cpu()
+        scored_Khw = self.predictor.score_tile(self._tile(box)[None], coordinates_2hw)[0].cpu()
         ramp_hw = self.predictor.ramp(bottom - top)[:, None] * self.predictor.ramp(right - left)[None, :]
         start, stop = max(cells[1], self.cells.start), min(cells[1] + cells[3], self.cells.stop)
         own, shared = slice(start - cells[1], stop - cells[1]), slice(start - self.cells.start, stop - self.cells.start)

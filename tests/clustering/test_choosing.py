@@ -44,6 +44,16 @@ def test_too_few_points() -> None:
         choose_n_classes(groups(4, 0.1)[:100], at_most=12, seed=0)
 
 
+def test_just_enough_points_and_how_far_it_is() -> None:
+    told: list[tuple[int, int]] = []
+    points = groups(2, 0.1)[:36]
+    choice = choose_n_classes(points, at_most=3, seed=0, on_progress=lambda *done: told.append(done))
+    assert choice.n_classes == [2, 3]
+    assert told == [(1, 2), (2, 2)]
+    with pytest.raises(TrainingError, match="35 points are too few"):
+        choose_n_classes(points[:35], at_most=3, seed=0)
+
+
 def test_agreement_by_hand() -> None:
     # {0, 1, 2} {3, 4} against {3} {0, 1, 2, 4}: 3 of 4 points and 1 of 2
     assert agreement(np.array([0, 0, 0, 1, 1]), np.array([1, 1, 1, 0, 1]), 2) == (3 / 4 + 1 / 2) / 2

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.spatial.distance import cdist
 
 from contextseg.errors import DataError
 from contextseg.evaluation.boundaries import BOUNDARY_TOLERANCE, BoundaryCounts
@@ -87,7 +88,19 @@ def test_more_ids_than_bits_of_a_byte_and_a_wide_disk():
     rng = np.random.default_rng(0)
     coarse = [rng.integers(0, n, (4, 6), dtype=np.uint8) for n in (20, 11)]
     clusters, labels = (np.kron(ids, np.ones((8, 7), np.uint8)) for ids in coarse)
-    counts = counted([(clusters, labels)], 20, 11, 0.1)  # 5.3 pixels
+    labels = np.roll(labels, (3, 2), (0, 1))  # so that pixels of the two are at all distances
+    counts = counted([(clusters, labels)], 20, 11, 0.1)
+    predicted, true = (slow_boundary(ids, labels) for ids in (clusters, labels))
+    near = cdist(list(predicted), list(true)) <= 0.1 * math.hypot(32, 42)  # 5.3 pixels
+    for ids, others, is_near, found in (
+        (predicted, true, near, counts.predicted_near_KC),
+        (true, predicted, near.T, counts.true_near_KC.T),
+    ):
+        kinds = np.array(list(others.values()))
+        expected = np.zeros_like(found)
+        for one, is_near_one in zip(ids.values(), is_near, strict=True):
+            expected[one, np.unique(kinds[is_near_one])] += 1
+        assert np.array_equal(found, expected)
     for cluster, label in ((0, 0), (8, 3), (19, 10)):
         class_of_K = np.full(20, -1)
         class_of_K[cluster] = label

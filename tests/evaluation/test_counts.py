@@ -100,5 +100,6 @@ def test_wrong_numbers_of_clusters_or_classes():
         ConfusionCounts(0, 3)
     with pytest.raises(DataError, match=r"n_classes must lie in 1\.\.255.*got 256"):
         ConfusionCounts(3, 256)
+    assert ConfusionCounts(1, 255).matrix_.shape == (1, 255)
     with pytest.raises(DataError, match=r"got \(2, 3\) for \(3, 2\)"):
         ConfusionCounts(3, 2).merge(ConfusionCounts(2, 3))

@@ -363,11 +363,12 @@ def test_a_file_of_an_earlier_version_is_completed(tmp_path):
 
 def test_scores_of_a_probe_read_back(tmp_path):
     path = tmp_path / "scores.json"
-    scores = score(np.array([[1, 6], [8, 2]]), ["a", "b"], matching="identity")
-    scores.write(path)
-    assert read_scores(path).to_dict() == scores.to_dict()
-    with pytest.raises(DataError, match="not a best identity matching"):
-        read_back(tmp_path, {**scores.to_dict(), "cluster_to_class": [1, 0]})
+    for matrix in ([[1, 6], [8, 2]], [[3, 3], [3, 3]]):  # in the second, others would match as many pixels
+        scores = score(np.array(matrix), ["a", "b"], matching="identity")
+        scores.write(path)
+        assert read_scores(path).to_dict() == scores.to_dict()
+        with pytest.raises(DataError, match="not a best identity matching"):
+            read_back(tmp_path, {**scores.to_dict(), "cluster_to_class": [1, 0]})
 
 
 def test_another_best_matching_is_accepted(tmp_path):
