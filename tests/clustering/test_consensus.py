@@ -97,6 +97,24 @@ def test_where_the_tree_has_no_such_classes_it_is_cut_as_it_is() -> None:
     assert _evident_classes(labels_SL, 2).tolist() == [0] * 23 + [1]  # a class would need two points
 
 
+def test_shares_are_those_of_the_compared_points() -> None:
+    points = F.normalize(torch.randn(400, 5, generator=torch.Generator().manual_seed(0)), dim=1)
+    consensus = Consensus(3, clusters_per_class=2, n_partitions=4).fit(points)
+    assert len(consensus.partitions_) == 4
+    for kmeans, shares in consensus.partitions_:
+        assert shares.shape == (6, 3)
+        torch.testing.assert_close(shares.sum(1), torch.ones(6))  # all points are compared, so no cluster has none
+        held = torch.bincount(kmeans.predict(points), minlength=6)[:, None]
+        torch.testing.assert_close(shares * held, (shares * held).round(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(consensus.shares(points).sum(1), torch.ones(400))
+
+
+def test_as_many_points_as_clusters() -> None:
+    points = on_circle(0, 10, 180, 190)
+    classes = Consensus(2, clusters_per_class=2, n_partitions=3).fit(points).predict(points)
+    assert classes[0] == classes[1] != classes[2] == classes[3]
+
+
 def test_too_few_points() -> None:
     with pytest.raises(TrainingError, match="5 points cannot make 6 clusters"):
         Consensus(3, clusters_per_class=2, n_partitions=2).fit(torch.eye(5))

@@ -52,6 +52,14 @@ def test_image_side_and_feature_side_agree_bit_for_bit(box, flip_x, flip_y):
     assert torch.equal(on_features, on_image)
 
 
+def test_one_axis_alone_that_shrinks_is_averaged():
+    """Of 8 rows, 2 are left: without an average over them the first row would not be seen."""
+    image = torch.zeros(1, 8, 8)
+    image[:, 0] = image[:, :, 0] = 1
+    assert (GeometricView((8, 8), (0, 0, 8, 8), (2, 8)).apply(image)[0, 0] > 0.05).all()
+    assert (GeometricView((8, 8), (0, 0, 8, 8), (8, 2)).apply(image)[0, :, 0] > 0.05).all()
+
+
 def test_a_flip_of_the_image_meets_the_flipped_kernel():
     generator = torch.Generator().manual_seed(4)
     image = torch.randint(0, 256, (1, 3, 12, 20), generator=generator).float()
