@@ -28,6 +28,9 @@ STRIDES = (4, 8, 16, 32)
 N_DEEP = 2
 """So many of the last maps say what a place is: strides 16 and 32 of a ConvNet, the last two blocks of a ViT."""
 _VIT_BLOCKS = 4
+_DYNAMIC = {"dynamic_img_size": True}
+_ANY_SIZE: tuple[dict[str, bool], ...] = (_DYNAMIC | {"strict_img_size": False}, _DYNAMIC, {})
+"""How timm is told that images may have any size: a Swin, a ViT, and ConvNets, which take them anyway."""
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "teacher", "student", "net")
 
 
@@ -164,13 +167,14 @@ def create_net(settings: BackboneSettings, *, pretrained: bool) -> Any:
         near = timm.list_models(f"*{settings.name.split('_')[0]}*")[:5] or ["resnet18", "mobilenetv2_100"]
         raise SettingsError(f"backbone.name={settings.name}: timm has no such network; near names: {', '.join(near)}")
     options = {"pretrained": pretrained, "num_classes": 0, **settings.options}
-    try:
-        net = timm.create_model(settings.name, **{"dynamic_img_size": True, **options})
-    except TypeError:  # a ConvNet: it takes images of any size, a transformer only where it is told so
+    for any_size in _ANY_SIZE:
         try:
-            net = timm.create_model(settings.name, **options)
+            net = timm.create_model(settings.name, **{**any_size, **options})
+            break
         except TypeError as error:
-            raise SettingsError(f"backbone.options={settings.options}: {error}") from error
+            refused = error
+    else:
+        raise SettingsError(f"backbone.options={settings.options}: {refused}") from refused
     if not hasattr(net, "forward_intermediates") or not hasattr(net, "feature_info"):
         raise SettingsError(f"backbone.name={settings.name}: gives no feature maps; 'resnet18' does")
     return net
