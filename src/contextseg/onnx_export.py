@@ -32,11 +32,12 @@ _RESIZE = (
 )
 
 # As `training_size` and `Predictor._working_size`; width before height, with whole grey levels between, as Pillow does.
+# ONNX Runtime up to 1.23 at least must be told that a size has four numbers.
 _FROM_PIXELS = """{header}
 before (uint8[H, W, 3] pixels) => (float[1, 3, h, w] image, int64[2] size)
 <int64[1] px = {{{px}}}, int64[1] multiple = {{{multiple}}}, int64[1] two = {{2}}, int64[1] one = {{1}},
  int64[1] strip = {{{strip}}}, int64[2] head = {{1, 3}}, int64[1] batch = {{0}},
- float low = {{0}}, float high = {{255}}>
+ int64[1] four = {{4}}, float low = {{0}}, float high = {{255}}>
 {{
     size = Shape <start = 0, end = 2> (pixels)
     H1, W1 = Split <num_outputs = 2> (size)
@@ -62,11 +63,13 @@ before (uint8[H, W, 3] pixels) => (float[1, 3, h, w] image, int64[2] size)
     numbers = Cast <to = 1> (pixels)
     planes = Transpose <perm = [2, 0, 1]> (numbers)
     whole = Unsqueeze (planes, batch)
-    narrow_size = Concat <axis = 0> (head, H1, w1)
+    narrow_sides = Concat <axis = 0> (head, H1, w1)
+    narrow_size = Reshape (narrow_sides, four)
     narrow = Resize <{resize}> (whole, , , narrow_size)
     narrow_levels = Round (narrow)
     narrow_clipped = Clip (narrow_levels, low, high)
-    small_size = Concat <axis = 0> (head, h1, w1)
+    small_sides = Concat <axis = 0> (head, h1, w1)
+    small_size = Reshape (small_sides, four)
     small = Resize <{resize}> (narrow_clipped, , , small_size)
     small_levels = Round (small)
     small_clipped = Clip (small_levels, low, high)
