@@ -335,8 +335,10 @@ def test_lower_precision_around_it_does_not_reach_the_centers():
     ],
 )
 def test_points_that_cannot_be_clustered(batches, message):
-    with pytest.raises(TrainingError, match=message):
-        KMeans(4).fit(batches)
+    used = KMeans(4).fit([torch.eye(4)])
+    for kmeans in (KMeans(4), used):
+        with pytest.raises(TrainingError, match=message):
+            kmeans.fit(batches)
 
 
 def test_an_update_with_a_value_that_is_not_finite():
