@@ -150,7 +150,7 @@ class Predictor:
         most_px = _CPU_PIXELS if self.centers.device.type == "cpu" else _PIXELS
         for size, alike in groupby(images, lambda image: self._working_size(image.shape[0], image.shape[1])):
             while together := list(islice(alike, max(1, most_px // math.prod(size)))):
-                yield from self._over_tiles(together, size, len(self.centers), self.score_tile)
+                yield from self._over_tiles(together, len(self.centers), self.score_tile)
 
     @torch.inference_mode()
     def embed(self, image: NDArray[np.uint8]) -> Tensor:
@@ -158,8 +158,7 @@ class Predictor:
 
         Where tiles overlap they are means, so not quite of unit length.
         """
-        size = self._working_size(image.shape[0], image.shape[1])
-        return self._over_tiles([image], size, self.centers.shape[1], self.embed_tile)[0]
+        return self._over_tiles([image], self.centers.shape[1], self.embed_tile)[0]
 
     def embed_tile(self, pixels_B3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
         """Return the embeddings of the cells of a tile of each image, (B, D, h, w) float32, on the network's device.
@@ -201,15 +200,11 @@ class Predictor:
         return (pixels_B3HW.to(self.centers.device).float() / 255).to(memory_format=torch.channels_last)
 
     def _over_tiles(
-        self,
-        images: list[NDArray[np.uint8]],
-        size: tuple[int, int],
-        n_channels: int,
-        of_tile: Callable[[Tensor, Tensor], Tensor],
+        self, images: list[NDArray[np.uint8]], n_channels: int, of_tile: Callable[[Tensor, Tensor], Tensor]
     ) -> Tensor:
-        """Bring images to one size, look at them tile by tile, and let what is found fade from tile to tile."""
-        height, width = size
-        pixels_B3HW = torch.stack([_resized(image, size) for image in images])
+        """Resize images of one working size, look at them tile by tile, and let what is found fade between tiles."""
+        height, width = self._working_size(images[0].shape[0], images[0].shape[1])
+        pixels_B3HW = torch.stack([_resized(image, (height, width)) for image in images])
         coordinates_2hw = whole_coordinates(height // STRIDE_PX, width // STRIDE_PX)
         total = torch.zeros(len(images), n_channels, height // STRIDE_PX, width // STRIDE_PX)
         weight = torch.zeros(total.shape[2:])

@@ -322,6 +322,7 @@ def test_lower_precision_around_it_does_not_reach_the_centers():
     with torch.autocast("cpu", torch.bfloat16):
         found.partial_fit(points)
     torch.testing.assert_close(found.centers_, F.normalize(moved, dim=1), atol=1e-5, rtol=0)
+    assert torch.equal(found.centers_, expected.partial_fit(points).centers_)
 
 
 @pytest.mark.parametrize(
