@@ -42,7 +42,7 @@ STARTS: dict[str, dict[str, Any]] = {
     "selfsup": {"name": "mobilenetv2_100", "weights": str(ROOT / "runs" / "selfsup-{data_set}.safetensors")},
 }
 NO_PSG = ["context.guidance.strength=0"]
-CAE_PARTS = ("global_context", "geometry", "appearance", "bilateral")
+CAE_PARTS = ("global_context", "geometry", "appearance", "own_centers", "bilateral")
 
 
 def cae_without(*parts: str) -> list[str]:
@@ -75,7 +75,7 @@ ROWS: dict[str, tuple[str | None, list[str]]] = {
     # parts of the embedding
     **{
         f"context-no-{part}": (None, [*CONTEXT, *cae_without(part)])
-        for part in ("projection", "global_context", "geometry", "appearance")
+        for part in ("projection", "global_context", "geometry", "appearance", "own_centers")
     },
     "context-bilateral": (None, [*CONTEXT, "context.embedding.bilateral=true"]),
     # what is ours besides

@@ -1,12 +1,12 @@
 """Where the time of training and prediction goes, beside the arithmetic that they cannot do without, in one run.
 
-    python benchmarks/speed.py [--backbone mobilenetv2_100] [--px 160] [--images 256] [--epochs 3] [--device cpu]
+    python benchmarks/speed.py [--backbone mobilenetv2_100] [--px 160] [--images 256] [--epochs 3] [--only ROWS]
 
 Generated scenes, random weights. The **floor** of a training step is the forward pass of the bare backbone and decoder
 on two views that lie on the device, the backward pass and the optimiser, measured before and after each row; that of
 prediction is the forward pass of what was trained on such images. Times are medians over the epochs after the first;
-the start of `context`, which comes once, has a column of its own. "PiCIE's own schedule" stores the labels of every
-view on disk in passes of their own.
+the start of `context`, which comes once, has a column of its own. "own-schedule" is PiCIE's: it stores the labels of
+every view on disk in passes of their own.
 """
 
 import statistics
@@ -31,7 +31,8 @@ from contextseg.data.images import list_images, read_image
 from contextseg.data.scenes import write_scenes
 from contextseg.methods import METHODS
 from contextseg.methods import method as common
-from contextseg.methods.method import TrainingImages
+from contextseg.methods.context import Context
+from contextseg.methods.method import Method, TrainingImages
 from contextseg.methods.picie import Picie
 from contextseg.models.backbone import Backbone
 from contextseg.models.context import ContextEmbedding
@@ -118,6 +119,9 @@ class OwnSchedule(Picie):
         return super().forward(batch)
 
 
+ROWS: dict[str, type[Method]] = {"picie": Picie, "own-schedule": OwnSchedule, "context": Context}
+
+
 def main(
     backbone: str = "mobilenetv2_100",
     px: Annotated[int, typer.Option(help="Shorter side of the images.")] = 160,
@@ -126,6 +130,7 @@ def main(
     epochs: Annotated[int, typer.Option(help="Epochs of each method; the first one is left out.")] = 3,
     classes: Annotated[int, typer.Option(help="K.")] = 27,
     device: str = "cpu",
+    only: Annotated[str, typer.Option(help="Names of rows, with commas.")] = ",".join(ROWS),
 ) -> None:
     values = {
         "n_classes": classes,
@@ -146,18 +151,15 @@ def main(
         )
         OwnSchedule.folder = root
         plain = {key: value for key, value in values.items() if key != "context"} | {"method": "picie"}
-        rows = {
-            "picie": (Picie, plain),
-            "PiCIE's own schedule": (OwnSchedule, plain),
-            "context": (METHODS["context"], values),
-        }
         bare_step = make_bare_step(make_settings(plain), device)
         console.print("| | s an epoch | bare step, ms | floor % | start, s | clustering | "
                       + " | ".join(TRAINING) + " | other |")  # fmt: skip
         console.print("|---" * (7 + len(TRAINING)) + "|---|")
-        for name, (method, own) in rows.items():
-            report_epochs(name, method, make_settings(own), root / "scenes" / "images", root / name, bare_step)
-        report_prediction(root / "context", root / "scenes" / "images", device)
+        for name in only.split(","):
+            own = make_settings(values if ROWS[name] is Context else plain)
+            report_epochs(name, ROWS[name], own, root / "scenes" / "images", root / name, bare_step)
+        if "context" in only.split(","):
+            report_prediction(root / "context", root / "scenes" / "images", device)
 
 
 def make_bare_step(settings: Settings, device: str) -> Callable[[], None]:
@@ -178,7 +180,7 @@ def make_bare_step(settings: Settings, device: str) -> Callable[[], None]:
 
 
 def report_epochs(
-    name: str, method: type, settings: Settings, images: Path, out: Path, bare_step: Callable[[], None]
+    name: str, method: type[Method], settings: Settings, images: Path, out: Path, bare_step: Callable[[], None]
 ) -> None:
     """Train, and print where the time of an epoch went."""
     watch, kept = Stopwatch(), METHODS[settings.method]

@@ -6,7 +6,9 @@ from PIL import Image
 from torch import nn
 
 from contextseg import predictor as predictor_module
+from contextseg.clustering.own_centers import own_centers
 from contextseg.errors import DataError
+from contextseg.methods import METHODS
 from contextseg.methods.lab import Lab
 from contextseg.methods.method import Method
 from contextseg.methods.picie import Picie
@@ -219,3 +221,23 @@ def test_prediction_is_in_evaluation_mode_and_repeats():
     assert not method.embedding.training
     assert np.array_equal(first.clusters, again.clusters)
     assert np.array_equal(first.confidence, again.confidence)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_context_tells_by_the_centres_of_each_image(own):
+    settings = make_settings(
+        {
+            "n_classes": 3,
+            "data": {"image_px": 64},
+            "views": {"frame_px": 64},
+            "backbone": {"name": "test_resnet"},
+            "context": {"embedding": {"dim": 8, "own_centers": own}},
+        }
+    )
+    torch.manual_seed(0)
+    predictor = Predictor(METHODS["context"](settings), centers(3, 8 + 64), settings)
+    images = [noise(64, 96, seed=1), noise(64, 96, seed=2)]
+    for image, found in zip(images, predictor.score_each(images), strict=True):
+        points_ND = predictor.embed(image).flatten(1).T
+        of_image_KD = own_centers(points_ND[None], centers(3, 8 + 64))[0] if own else centers(3, 8 + 64)
+        torch.testing.assert_close(found.flatten(1).T, points_ND @ of_image_KD.T - 0.5, atol=1e-5, rtol=0)

@@ -106,7 +106,7 @@ def test_a_network_that_looks_around_has_no_seams(method):
 
 
 def test_tiles_are_parts_of_one_image():
-    """What the global context sees is the mean over tiles, in all of them; afterwards an image is a whole again."""
+    """The global context and the centres are those of all tiles, in each; afterwards an image is a whole again."""
     torch.manual_seed(0)
     values = {"n_classes": 4, "method": "context", "data": {"image_px": 64}, "views": {"frame_px": 64}}
     settings = make_settings({**values, "backbone": {"name": "test_resnet"}, "context": {"embedding": {"dim": 8}}})
@@ -115,8 +115,11 @@ def test_tiles_are_parts_of_one_image():
     method.embedding.film.register_forward_hook(lambda _layer, inputs, _output: seen.append(inputs[0]))
     predictor = Predictor(method, F.normalize(torch.randn(4, 8 + 64), dim=1), settings, tile_px=64, overlap_px=0)
     image = noise(128, 128)
+    centers, centers_within = [], method.centers_within
+    method.centers_within = lambda points, own: centers.append(centers_within(points, own)) or centers[-1]
     joined(predictor, image)
-    assert len(seen) == 4
+    assert len(seen) == 8  # once for the centres, once for the scores
+    assert len(centers) == 1
     tiles = [image[y : y + 64, x : x + 64] for y in (0, 64) for x in (0, 64)]
     pixels = torch.from_numpy(np.stack(tiles)).movedim(-1, 1).float() / 255
     with torch.no_grad():
@@ -124,6 +127,7 @@ def test_tiles_are_parts_of_one_image():
     for own in seen:
         torch.testing.assert_close(own, wholes.mean(0, keepdim=True), atol=1e-5, rtol=0)
     predictor.clusters(tiles[0])
+    assert len(centers) == 2
     torch.testing.assert_close(seen[-1], wholes[:1], atol=1e-5, rtol=0)
 
 

@@ -21,6 +21,7 @@ from contextseg.clustering.kmeans import scores
 from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX, ignore_value
 from contextseg.extras import import_extra
 from contextseg.files import write_atomically
+from contextseg.methods.method import Method
 from contextseg.predictor import CONFIDENCE_TEMPERATURE, LONGEST_STRIP, Predictor
 from contextseg.views.geometry import whole_coordinates
 
@@ -98,16 +99,16 @@ after (float[1, K, hs, ws] scores, int64[2] size) => ({kind}[H, W] classes, floa
 class _Scorer(nn.Module):
     """Image to scores: what torch exports."""
 
-    def __init__(self, embedding: nn.Module, centers_KD: Tensor) -> None:
+    def __init__(self, method: Method, centers_KD: Tensor) -> None:
         super().__init__()
-        self.embedding = embedding
+        self.method = method
         self.register_buffer("centers_KD", centers_KD)
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = (side // STRIDE_PX for side in image.shape[-2:])
-        embedded_Dhw = self.embedding(image, whole_coordinates(height, width)[None])[0]
-        centers_KD: Tensor = self.get_buffer("centers_KD")
-        scores_Khw: Tensor = scores(embedded_Dhw.flatten(1).T, centers_KD).T.unflatten(1, (height, width))
+        points_1ND = self.method.embedding(image, whole_coordinates(height, width)[None]).flatten(2).mT
+        centers_KD = self.method.centers_within(points_1ND, self.get_buffer("centers_KD"))[0]
+        scores_Khw: Tensor = scores(points_1ND[0], centers_KD).T.unflatten(1, (height, width))
         return scores_Khw[None]
 
 
@@ -158,7 +159,7 @@ def write_onnx(predictor: Predictor, path: Path, classes: Classes) -> None:
 
 def _exported(predictor: Predictor) -> Any:
     """Return the network as an ONNX model from ``image`` (1, 3, h, w) to ``scores`` (1, K, h / 4, w / 4)."""
-    scorer = _Scorer(predictor.embedding, predictor.centers).eval()
+    scorer = _Scorer(predictor.method, predictor.centers).eval()
     height, width = (torch.export.Dim(side, min=2, max=1024) for side in ("high", "wide"))
     example = torch.rand(1, 3, 3 * SIZE_MULTIPLE_PX, 5 * SIZE_MULTIPLE_PX)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

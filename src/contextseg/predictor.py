@@ -43,6 +43,10 @@ _CPU_PIXELS = 2**17  # the same on a CPU, where maps that leave its cache cost m
 _BAND_VALUES = 2**21  # scores that exist at full size at one time: several threads may be here, and more is no faster
 
 
+Core = tuple[slice, slice]
+"""Rows and columns of a tile's cells."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What is known of each pixel of an image.
@@ -95,12 +99,14 @@ class Predictor:
                 f"tile_px={tile_px} and overlap_px={overlap_px} must be multiples of {SIZE_MULTIPLE_PX}, "
                 "the overlap at most half of the tile, such as 1024 and 128"
             )
-        self.embedding = method.embedding.to(device).to(memory_format=torch.channels_last).eval()
+        self.method = method.eval()
         self.spherical = method.spherical
+        self.embedding = method.embedding.to(device).to(memory_format=torch.channels_last)
         self.centers = centers.to(device)
         self.settings = settings
         self.tile_px = tile_px
         self.overlap_px = overlap_px
+        self._centers_1KD: Tensor | None = None  # of an image that is looked at tile by tile
 
     @classmethod
     def load(cls, run: RunFolder, **options: Any) -> Self:
@@ -150,7 +156,7 @@ class Predictor:
         most_px = _CPU_PIXELS if self.centers.device.type == "cpu" else _PIXELS
         for size, alike in groupby(images, lambda image: self._working_size(image.shape[0], image.shape[1])):
             while together := list(islice(alike, max(1, most_px // math.prod(size)))):
-                yield from self._over_tiles(together, len(self.centers), self.score_tile)
+                yield from self._score(self._over_tiles(together)).cpu()
 
     @torch.inference_mode()
     def embed(self, image: NDArray[np.uint8]) -> Tensor:
@@ -158,7 +164,7 @@ class Predictor:
 
         Where tiles overlap they are means, so not quite of unit length.
         """
-        return self._over_tiles([image], self.centers.shape[1], self.embed_tile)[0]
+        return self._over_tiles([image])[0].cpu()
 
     def embed_tile(self, pixels_B3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
         """Return the embeddings of the cells of a tile of each image, (B, D, h, w) float32, on the network's device.
@@ -174,49 +180,60 @@ class Predictor:
     @torch.inference_mode()
     def score_tile(self, pixels_B3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
         """Return the scores of the cells for the clusters, (B, K, h, w) float32; see `embed_tile`."""
-        embedded_BhwD = self.embed_tile(pixels_B3HW, coordinates_2hw).movedim(1, -1)
-        scored_NK = scores(embedded_BhwD.flatten(0, 2), self.centers)
-        scored_BKhw: Tensor = scored_NK.unflatten(0, embedded_BhwD.shape[:3]).movedim(-1, 1)
+        return self._score(self.embed_tile(pixels_B3HW, coordinates_2hw))
+
+    def _score(self, embedded_BDhw: Tensor) -> Tensor:
+        points_BND = embedded_BDhw.flatten(2).mT
+        if (centers_BKD := self._centers_1KD) is None:
+            centers_BKD = self.method.centers_within(points_BND, self.centers)
+        scored = [scores(own_ND, own_KD).T for own_ND, own_KD in zip(points_BND, centers_BKD, strict=True)]
+        scored_BKhw: Tensor = torch.stack(scored).unflatten(-1, embedded_BDhw.shape[-2:])
         return scored_BKhw
 
     @contextmanager
-    def tiles_of(self, some: Iterable[Tensor]) -> Iterator[None]:
-        """Embed tiles as parts of one image, where the network looks at an image as a whole.
+    @torch.inference_mode()
+    def tiles_of(self, some: Callable[[], Iterable[tuple[Tensor, Tensor, Core]]]) -> Iterator[None]:
+        """Take tiles as parts of one image, where an image counts as a whole.
 
         Args:
-            some: tiles of it, (3, H, W) uint8, that stand for all.
+            some: gives tiles of it that stand for all, (3, H, W) uint8, with the coordinates of their cells, (2, h, w),
+                and which of the cells are theirs rather than a neighbour's.
         """
         if not isinstance(self.embedding, ContextEmbedding):
             yield
             return
-        self.embedding.see_whole(self._to_network(tile[None]) for tile in some)
+        self.embedding.see_whole(self._to_network(tile[None]) for tile, *_ in some())
+        cells = [self.embed_tile(tile[None], at_2hw)[..., *core].flatten(2) for tile, at_2hw, core in some()]
+        self._centers_1KD = self.method.centers_within(torch.cat(cells, dim=2).mT, self.centers)
         try:
             yield
         finally:
             self.embedding.see_whole(())
+            self._centers_1KD = None
 
     def _to_network(self, pixels_B3HW: Tensor) -> Tensor:
         """Return uint8 pixels as the network takes them, float32 in 0-1 on its device."""
         return (pixels_B3HW.to(self.centers.device).float() / 255).to(memory_format=torch.channels_last)
 
-    def _over_tiles(
-        self, images: list[NDArray[np.uint8]], n_channels: int, of_tile: Callable[[Tensor, Tensor], Tensor]
-    ) -> Tensor:
-        """Resize images of one working size, look at them tile by tile, and let what is found fade between tiles."""
+    def _over_tiles(self, images: list[NDArray[np.uint8]]) -> Tensor:
+        """Resize images of one working size, embed them tile by tile, and let the tiles fade into each other."""
         height, width = self._working_size(images[0].shape[0], images[0].shape[1])
         pixels_B3HW = torch.stack([_resized(image, (height, width)) for image in images])
         coordinates_2hw = whole_coordinates(height // STRIDE_PX, width // STRIDE_PX)
-        total = torch.zeros(len(images), n_channels, height // STRIDE_PX, width // STRIDE_PX)
-        weight = torch.zeros(total.shape[2:])
+        if max(height, width) <= self.tile_px:
+            return self.embed_tile(pixels_B3HW, coordinates_2hw)
+        channels = self.centers.shape[1]
+        total = self.centers.new_zeros(len(images), channels, height // STRIDE_PX, width // STRIDE_PX)
+        weight = self.centers.new_zeros(total.shape[2:])
         for top, bottom in self.tiles(height):
             for left, right in self.tiles(width):
                 cells = (
                     slice(top // STRIDE_PX, bottom // STRIDE_PX),
                     slice(left // STRIDE_PX, right // STRIDE_PX),
                 )
-                found = of_tile(pixels_B3HW[..., top:bottom, left:right], coordinates_2hw[:, *cells])
-                ramp = self.ramp(bottom - top)[:, None] * self.ramp(right - left)[None, :]
-                total[..., *cells] += found.cpu() * ramp
+                found = self.embed_tile(pixels_B3HW[..., top:bottom, left:right], coordinates_2hw[:, *cells])
+                ramp = (self.ramp(bottom - top)[:, None] * self.ramp(right - left)[None, :]).to(found.device)
+                total[..., *cells] += found * ramp
                 weight[cells] += ramp
         return total / weight
 
@@ -234,6 +251,13 @@ class Predictor:
             yield start, start + self.tile_px
             start += self.tile_px - self.overlap_px
         yield max(0, length_px - self.tile_px), length_px
+
+    def core(self, start_px: int, end_px: int, length_px: int) -> slice:
+        """Return the cells of a tile along one side that are its own: half of what it shares with each neighbour."""
+        shared = self.overlap_px // 2
+        first = shared if start_px else 0
+        last = end_px - start_px - (shared if end_px < length_px else 0)
+        return slice(first // STRIDE_PX, last // STRIDE_PX)
 
     def ramp(self, length_px: int) -> Tensor:
         """Weight of a tile's cells along one side: rises over the overlap at both ends, never 0.

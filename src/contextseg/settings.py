@@ -252,6 +252,9 @@ class EmbeddingSettings(Section):
         0.2, ge=0, le=1, description="share of the images that are not told it in a step, so that it is not leant on"
     )
     appearance: bool = Field(True, description="Lab colour and gradient of the cell, as a Gaussian kernel")
+    own_centers: bool = Field(
+        True, description="in each image, centres lean towards what their clusters are in it; in prediction"
+    )
     bilateral: bool = Field(False, description="neighbours that are close in space, appearance and feature")
     shuffled: bool = Field(False, description="control: coordinates exchanged at random between the cells")
 

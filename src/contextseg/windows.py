@@ -22,14 +22,14 @@ from torch import Tensor
 
 from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX
 from contextseg.errors import SettingsError
-from contextseg.predictor import Predictor
+from contextseg.predictor import Core, Predictor
 from contextseg.views.geometry import GeometricView
 
 _SCALES = (0.1, 10.0)  # below this the pixels of one tile would fill the memory
 _BLOCK_PX = 512  # strips are cut at multiples of this, so that the blocks of a tiled file are written once
 _STRIP_PX = 8192  # widest strip, in pixels of the network
 _BAND_VALUES = 2**21  # scores that exist at full size at one time
-_SOME = 4  # tiles along each side that stand for the whole image
+_SOME = 16  # tiles that stand for the whole image
 _KERNEL_PX = 2  # reach of the bicubic kernel, in pixels of the coarser of the two grids
 
 Read = Callable[[slice, slice], NDArray[np.uint8]]
@@ -52,7 +52,7 @@ def predict_windows(predictor: Predictor, read: Read, size: tuple[int, int], sca
 
     """
     width = max(1, int(_STRIP_PX / scale) // _BLOCK_PX) * _BLOCK_PX
-    with predictor.tiles_of(_Strip(predictor, read, size, scale, slice(0, size[1])).some_tiles()):
+    with predictor.tiles_of(_Strip(predictor, read, size, scale, slice(0, size[1])).some_tiles):
         for left in range(0, size[1], width):
             yield from _Strip(predictor, read, size, scale, slice(left, min(left + width, size[1]))).windows()
 
@@ -82,11 +82,14 @@ class _Strip:
             if left < self.cells.stop * STRIDE_PX and right > self.cells.start * STRIDE_PX
         ]
 
-    def some_tiles(self) -> Iterator[Tensor]:
-        """Yield a few tiles that are spread over the strip, (3, H, W) uint8."""
-        for top, bottom in _spread(list(self.predictor.tiles(self.padded[0]))):
-            for left, right in _spread(self.tiles):
-                yield self._tile((top, bottom, left, right))
+    def some_tiles(self) -> Iterator[tuple[Tensor, Tensor, Core]]:
+        """Yield a few tiles that are spread over the strip, as `Predictor.tiles_of` takes them."""
+        rows = _spread(list(self.predictor.tiles(self.padded[0])), math.isqrt(_SOME))
+        for top, bottom in rows:
+            for left, right in _spread(self.tiles, _SOME // len(rows)):
+                box, core = (top, bottom, left, right), self.predictor.core
+                own = core(top, bottom, self.padded[0]), core(left, right, self.padded[1])
+                yield self._tile(box), self._coordinates(box), own
 
     def windows(self) -> Iterator[Window]:
         """Yield windows of whole rows of the strip."""
@@ -113,15 +116,20 @@ class _Strip:
     def _add_tile(self, total_Khw: Tensor, weight_hw: Tensor, box: tuple[int, int, int, int]) -> None:
         """Add the scores of one tile, in the middle the most, to the sums of its rows."""
         top, bottom, left, right = box
-        cells = (top // STRIDE_PX, left // STRIDE_PX, (bottom - top) // STRIDE_PX, (right - left) // STRIDE_PX)
-        grid = (self.padded[0] // STRIDE_PX, self.padded[1] // STRIDE_PX)
-        coordinates_2hw = GeometricView(grid, cells, cells[2:]).coordinates()
-        scored_Khw = self.predictor.score_tile(self._tile(box)[None], coordinates_2hw)[0].cpu()
+        scored_Khw = self.predictor.score_tile(self._tile(box)[None], self._coordinates(box))[0].cpu()
         ramp_hw = self.predictor.ramp(bottom - top)[:, None] * self.predictor.ramp(right - left)[None, :]
-        start, stop = max(cells[1], self.cells.start), min(cells[1] + cells[3], self.cells.stop)
-        own, shared = slice(start - cells[1], stop - cells[1]), slice(start - self.cells.start, stop - self.cells.start)
+        first = left // STRIDE_PX
+        start, stop = max(first, self.cells.start), min(right // STRIDE_PX, self.cells.stop)
+        own, shared = slice(start - first, stop - first), slice(start - self.cells.start, stop - self.cells.start)
         total_Khw[:, :, shared] += (scored_Khw * ramp_hw)[:, :, own]
         weight_hw[:, shared] += ramp_hw[:, own]
+
+    def _coordinates(self, box: tuple[int, int, int, int]) -> Tensor:
+        """Return y and x of the cells of a tile in the whole image, (2, h, w)."""
+        top, bottom, left, right = (side // STRIDE_PX for side in box)
+        grid = (self.padded[0] // STRIDE_PX, self.padded[1] // STRIDE_PX)
+        size = (bottom - top, right - left)
+        return GeometricView(grid, (top, left, *size), size).coordinates()
 
     def _tile(self, box: tuple[int, int, int, int]) -> Tensor:
         """Read a tile at the network's scale, (3, h, w) uint8; what lies beyond the image mirrors it."""
@@ -161,9 +169,9 @@ class _Strip:
         return (centres * (self.scale / STRIDE_PX) - 0.5).clamp(0, self._n_cells(axis) - 1)
 
 
-def _spread(tiles: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _spread(tiles: list[tuple[int, int]], at_most: int) -> list[tuple[int, int]]:
     """Return a few of the tiles, evenly spread."""
-    n = min(len(tiles), _SOME)
+    n = min(len(tiles), at_most)
     return [tiles[(2 * i + 1) * len(tiles) // (2 * n)] for i in range(n)]
 
 

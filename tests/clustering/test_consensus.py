@@ -118,3 +118,25 @@ def test_as_many_points_as_clusters() -> None:
 def test_too_few_points() -> None:
     with pytest.raises(TrainingError, match="5 points cannot make 6 clusters"):
         Consensus(3, clusters_per_class=2, n_partitions=2).fit(torch.eye(5))
+
+
+def test_partitions_take_turns_with_the_views() -> None:
+    consensus = Consensus(2, clusters_per_class=2, n_partitions=3)
+    consensus.partitions_ = [
+        partition([1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [0.5, 0.5]),
+        partition([0.2, 0.8], [0.5, 0.5], [0.9, 0.1], [0.5, 0.5]),
+        partition([0.7, 0.3], [0.4, 0.6], [0.5, 0.5], [0.5, 0.5]),
+    ]
+    # the first and the third see the points at 0 and 90 degrees, the second at 180 and 0
+    shares = consensus.shares(on_circle(0, 90), on_circle(180, 0))
+    torch.testing.assert_close(shares, torch.tensor([[2.6, 0.4], [0.6, 2.4]]) / 3)
+
+
+def test_each_partition_is_learnt_from_its_view() -> None:
+    groups = torch.arange(4).repeat(50)
+    both = (on_circle(0, 90, 180, 270)[groups], on_circle(45, 135, 225, 315)[groups])
+    consensus = Consensus(4, clusters_per_class=1, n_partitions=5).fit(*both)
+    for index, (kmeans, _) in enumerate(consensus.partitions_):
+        angles = torch.atan2(*kmeans.centers_.T.flip(0)).rad2deg() % 90
+        assert angles.sub(45 * (index % 2)).add(45).remainder(90).sub(45).abs().max() < 1e-3
+    assert torch.unique(torch.stack([consensus.predict(*both), groups]), dim=1).shape[1] == 4

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from contextseg.clustering.kmeans import KMeans
+from contextseg.guidance.holistic import at_cells
 from contextseg.methods.context import Context
 from contextseg.settings import make_settings
 from contextseg.views.geometry import GeometricView, whole_coordinates
@@ -149,6 +150,16 @@ def test_centers_move_towards_their_points_and_stay_unit() -> None:
     torch.testing.assert_close(method.centers_KD[2:], on_circle(180, 270))
 
 
+@torch.no_grad()
+def test_the_shares_of_places_are_drawn_towards_even_ones() -> None:
+    method, images = context(guidance={"strength": 1.0, "grid": 8, "scales": [1, 2]}), Images()
+    method.begin_epoch(0, images)
+    labels = [at_cells(method.holistic_ngg, indices, where).flatten().long() for indices, _, where in images.whole()]
+    shares = (torch.bincount(torch.cat(labels), minlength=4) + 1.0) ** 0.9
+    torch.testing.assert_close(method.start_share_K, shares / shares.sum())
+    assert shares.max() > 1.5 * shares.min()
+
+
 @pytest.mark.parametrize("strength", [0.0, 3.0])
 @torch.no_grad()
 def test_the_start_finds_the_two_looks(strength: float) -> None:
@@ -246,6 +257,6 @@ def test_without_guidance_clusters_start_from_kmeans_of_the_embeddings() -> None
 def test_clusters_are_merged_where_the_teacher_knows_something(own: dict[str, object], n_clusters: int) -> None:
     method = context(**({"clusters_per_class": None} | own))
     points = F.normalize(torch.randn(100, 8, generator=torch.Generator().manual_seed(0)), dim=1)
-    consensus = method._classes(points)
+    consensus = method._classes([points])
     assert {kmeans.n_clusters for kmeans, _ in consensus.partitions_} == {n_clusters}
     assert consensus.predict(points).unique().tolist() == [0, 1, 2, 3]

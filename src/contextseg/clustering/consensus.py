@@ -4,11 +4,13 @@ k-means makes clusters of like spread, so that a large varied class is cut up be
 start ends elsewhere. So samples of the points are clustered, more finely than there are classes, and near clusters are
 merged, to as many as there are classes and to somewhat more. How often two points fall into one cluster is their
 likeness, and average linkage by it makes the classes: evidence accumulation (Fred and Jain, TPAMI 2005). The finer
-partitions, the levels of merging and the shares by which other points are told are ours.
+partitions, the levels of merging and the shares by which other points are told are ours. Points may be seen in several
+views, such as with and without how they look: the partitions take turns.
 
-Shape legend: N points, S points of a sample, D dimensions, M clusters, K classes.
+Shape legend: N points, S points of a sample, D dimensions of a view, M clusters, K classes.
 """
 
+from itertools import cycle, islice
 from typing import Self
 
 import numpy as np
@@ -31,7 +33,7 @@ _COMPARED = 3000  # points that are compared with each other
 
 
 class Consensus:
-    """Clusters unit vectors into classes by what several partitions agree on.
+    """Clusters points into classes by what several partitions agree on.
 
     Args:
         n_classes: K.
@@ -40,7 +42,8 @@ class Consensus:
         seed: the samples and the starts follow from it.
 
     Attributes:
-        partitions_: the k-means of each partition with the share of each class in each of its clusters, (M, K) float32.
+        partitions_: the k-means of each partition, of the views in turn, with the share of each class in each of its
+            clusters, (M, K) float32.
     """
 
     partitions_: list[tuple[KMeans, Tensor]]
@@ -51,46 +54,51 @@ class Consensus:
         self.n_partitions = n_partitions
         self.seed = seed
 
-    def fit(self, points_ND: Tensor) -> Self:
+    def fit(self, *views: Tensor) -> Self:
         """Learn the partitions.
 
         Args:
-            points_ND: float32, of unit length.
+            views: of the same points, (N, D) float32 each, of unit length.
 
         Raises:
             TrainingError: there are fewer points than clusters, or points that are not finite.
         """
-        n_clusters = self.n_classes * self.clusters_per_class
-        if len(points_ND) < n_clusters:
-            raise TrainingError(
-                f"{len(points_ND)} points cannot make {n_clusters} clusters; add images or lower n_classes"
-            )
-        found = [self._partition(points_ND, n_clusters, index) for index in range(self.n_partitions)]
-        compared_SD = sample_points(points_ND, _COMPARED, self.seed)
-        clusters = [kmeans.predict(compared_SD) for kmeans in found]
+        n_clusters, n_points = self.n_classes * self.clusters_per_class, len(views[0])
+        if n_points < n_clusters:
+            raise TrainingError(f"{n_points} points cannot make {n_clusters} clusters; add images or lower n_classes")
+        turns = list(islice(cycle(views), self.n_partitions))
+        found = [self._partition(points_ND, n_clusters, index) for index, points_ND in enumerate(turns)]
+        clusters = [
+            kmeans.predict(sample_points(points_ND, _COMPARED, self.seed))
+            for kmeans, points_ND in zip(found, turns, strict=True)
+        ]
         merged_SL = torch.cat(
             [self._merged(kmeans, *_MERGED_TO)[clusters_S] for kmeans, clusters_S in zip(found, clusters, strict=True)],
             dim=1,
         )
         classes_S = _evident_classes(merged_SL.numpy(force=True), self.n_classes)
-        classes_SK = F.one_hot(torch.from_numpy(classes_S).to(points_ND.device), self.n_classes).float()
+        classes_SK = F.one_hot(torch.from_numpy(classes_S).to(views[0].device), self.n_classes).float()
         self.partitions_ = [
             (kmeans, F.normalize(sum_by_label(classes_SK, clusters_S, n_clusters), p=1, dim=1))
             for kmeans, clusters_S in zip(found, clusters, strict=True)
         ]
-        if len(self.predict(points_ND).unique()) < self.n_classes:  # a class was outvoted at all of its points
+        if len(self.predict(*views).unique()) < self.n_classes:  # a class was outvoted at all of its points
             classes_M = self._merged(found[0], 1.0)[:, 0]
             self.partitions_ = [(found[0], F.one_hot(classes_M, self.n_classes).float())]
         return self
 
-    def predict(self, points_ND: Tensor) -> Tensor:
+    def predict(self, *views: Tensor) -> Tensor:
         """Return the class with the largest share of each point's clusters, (N,) int64."""
-        return self.shares(points_ND).argmax(1)
+        return self.shares(*views).argmax(1)
 
-    def shares(self, points_ND: Tensor) -> Tensor:
-        """Return the share of each class in the clusters of each point, a mean over the partitions: (N, K) float32."""
-        shares_NK = torch.zeros(len(points_ND), self.n_classes, device=points_ND.device)
-        for kmeans, shares_MK in self.partitions_:
+    def shares(self, *views: Tensor) -> Tensor:
+        """Return the share of each class in the clusters of each point, a mean over the partitions: (N, K) float32.
+
+        Args:
+            views: of the points, as those that the partitions were learnt from.
+        """
+        shares_NK = torch.zeros(len(views[0]), self.n_classes, device=views[0].device)
+        for (kmeans, shares_MK), points_ND in zip(self.partitions_, cycle(views), strict=False):
             shares_NK += shares_MK[kmeans.predict(points_ND)]
         return shares_NK / len(self.partitions_)
 

@@ -23,12 +23,13 @@ from torch import Tensor
 
 from contextseg.clustering.consensus import Consensus
 from contextseg.clustering.kmeans import KMeans, sum_by_label
+from contextseg.clustering.own_centers import own_centers
 from contextseg.clustering.sampling import points_per_image, sample_cells
 from contextseg.collectives import all_sum, gather_stream
 from contextseg.guidance.holistic import at_cells, at_places, holistic_vectors
 from contextseg.methods.method import Method, TrainingImages
 from contextseg.models.backbone import N_DEEP, Backbone
-from contextseg.models.context import N_LOOKS, ContextEmbedding, deep_features, differences
+from contextseg.models.context import N_FREQUENCIES, N_LOOKS, ContextEmbedding, deep_features, differences
 from contextseg.randomness import keyed_rng
 from contextseg.settings import Settings
 from contextseg.views.siamese import SiameseBatch
@@ -36,7 +37,9 @@ from contextseg.views.siamese import SiameseBatch
 _CLUSTERS_PER_CLASS = 4  # by default, where the teacher is a start that knows something
 _WHITENING = 0.7  # of what such a start says of the images
 _SHARE_RATE = 0.1  # of a batch in the clusters' shares
+_EVENING = 0.9  # power of the shares of the places that clusters start with, towards even ones
 _LOOKS_OF_PLACES = 0.3  # length of how a place or a cell looks in its image, beside what it is with length 1
+_LOOKS_IN_TURN = 0.5  # the same for every second partition of the places; the others do not see it
 _START_IMAGES = 256  # images that the start is clustered from
 _START_POINTS = 40_000  # vectors that the start is clustered from
 
@@ -94,7 +97,8 @@ class Context(Method):
     def places(self, images: TrainingImages) -> Tensor:
         """Return the holistic vectors of a sample of places as the run begins, (N, D) of unit length."""
         self._start_projection(images)
-        return self._sampled(0, self._holistic(images.whole(_START_IMAGES)), images.n_images)
+        vectors_NE = self._sampled(0, self._holistic(images.whole(_START_IMAGES)), images.n_images)
+        return self._views(vectors_NE, _LOOKS_OF_PLACES)[-1]
 
     def forward(self, batch: SiameseBatch) -> dict[str, Tensor]:
         """Return the loss and its parts: within the views and across them."""
@@ -115,6 +119,12 @@ class Context(Method):
     def final_centers(self, _points: Iterable[Tensor]) -> Tensor:
         """Return the learnt centres, (K, D), of an embedding in which looks have their say."""
         return self.embedding.finish(self.centers_KD)
+
+    def centers_within(self, points_BND: Tensor, centers_KD: Tensor) -> Tensor:
+        """Return the centres of each image's own, (B, K, D), where they are a part of the embedding."""
+        if not self.settings.context.embedding.own_centers:
+            return super().centers_within(points_BND, centers_KD)
+        return own_centers(points_BND, centers_KD)
 
     def cluster_use(self) -> Tensor:
         """Return the pixels of each cluster in this epoch, both views together."""
@@ -169,12 +179,13 @@ class Context(Method):
     def _group_places(self, epoch: int, images: TrainingImages) -> None:
         """Give each place its holistic label, and how certain it is."""
         some = list(self._holistic(images.whole(_START_IMAGES)))
-        classes = self._classes(self._sampled(epoch, some, images.n_images))
+        classes = self._classes(self._views(self._sampled(epoch, some, images.n_images), _LOOKS_IN_TURN))
         kept = self.holistic_ngg, self.certainty_ngg
         for places_ngg in kept:
             places_ngg.zero_()
         for vectors_BEgg, indices in chain(some, self._holistic(images.whole(after=_START_IMAGES))):
-            certainty_N, labels_N = classes.shares(vectors_BEgg.movedim(1, -1).flatten(0, -2)).max(1)
+            views = self._views(vectors_BEgg.movedim(1, -1).flatten(0, -2), _LOOKS_IN_TURN)
+            certainty_N, labels_N = classes.shares(*views).max(1)
             for places_ngg, found_N in zip(kept, (labels_N, certainty_N), strict=True):
                 places_ngg[indices] = found_N.view(-1, *vectors_BEgg.shape[-2:]).to(places_ngg.dtype)
         for places_ngg in kept:
@@ -187,7 +198,7 @@ class Context(Method):
     def _holistic(self, images: Iterable[tuple[list[int], Tensor, Tensor]]) -> Iterator[tuple[Tensor, list[int]]]:
         """Yield the holistic vectors of batches of whole images, (B, E, g, g), and which images they are of.
 
-        How places look counts a little, as they differ from the rest of their image: by more, or by what the light
+        How places look stands behind what they are, as they differ from the rest of their image: by what the light
         makes of all of it, images would be told apart rather than what they show.
         """
         guidance, looks = self.settings.context.guidance, self.embedding.looks
@@ -195,8 +206,20 @@ class Context(Method):
             vectors_BEgg = holistic_vectors(self.embedding.semantics, pixels_B3HW, guidance.scales, guidance.grid)
             if looks is not None:
                 seen_BLgg = at_places(looks.within_image(pixels_B3HW), guidance.grid)
-                vectors_BEgg = F.normalize(torch.cat([vectors_BEgg, _LOOKS_OF_PLACES * seen_BLgg], dim=1), dim=1)
+                vectors_BEgg = torch.cat([vectors_BEgg, seen_BLgg], dim=1)
             yield vectors_BEgg, indices
+
+    def _views(self, vectors_NE: Tensor, looks_length: float) -> list[Tensor]:
+        """Return what places are, and, where there are looks, that with how they look, (N, D) of unit length each.
+
+        Which classes are found hangs on how much looks count, on each set of images in another way, so partitions
+        take turns with and without.
+        """
+        if self.embedding.looks is None:
+            return [vectors_NE]
+        semantics_ND, looks_NL = vectors_NE.split([vectors_NE.shape[1] - 2 * N_FREQUENCIES, 2 * N_FREQUENCIES], dim=1)
+        both_NE = F.normalize(torch.cat([semantics_ND, looks_length * looks_NL], dim=1), dim=1)
+        return [semantics_ND.contiguous(), both_NE]
 
     def _start_from_places(self, images: TrainingImages) -> None:
         """Let each cluster begin with the cells of one holistic label."""
@@ -206,7 +229,8 @@ class Context(Method):
             labels_N = at_cells(self.holistic_ngg, indices, coordinates).flatten().long()
             sums_KD += sum_by_label(points_ND, labels_N, len(sums_KD))
             counts_K += torch.bincount(labels_N, minlength=len(counts_K))
-        self._start_clusters(all_sum(sums_KD), all_sum(counts_K))
+        # by their places alone, the largest would leave the others little: k-means makes clusters of like size itself
+        self._start_clusters(all_sum(sums_KD), _shares(all_sum(counts_K)) ** _EVENING)
 
     def _start_from_kmeans(self, epoch: int, images: TrainingImages) -> None:
         """Let each cluster begin with one of a k-means of the cells, by what they are and, a little, how they look."""
@@ -226,20 +250,20 @@ class Context(Method):
         kmeans = KMeans(n_clusters, seed=self.settings.seed, **self.settings.clustering.model_dump())
         labels_N = kmeans.fit([compared_ND]).predict(compared_ND)
         counts_K = torch.bincount(labels_N, minlength=n_clusters)
-        self._start_clusters(sum_by_label(points_ND, labels_N, n_clusters), counts_K)
+        self._start_clusters(sum_by_label(points_ND, labels_N, n_clusters), _shares(counts_K))
 
-    def _start_clusters(self, sums_KD: Tensor, counts_K: Tensor) -> None:
-        """Let each cluster begin with the direction of the sum, and the share, of its points."""
+    def _start_clusters(self, sums_KD: Tensor, share_K: Tensor) -> None:
+        """Let each cluster begin with the direction of the sum of its points, and a share."""
         self.centers_KD.copy_(F.normalize(sums_KD, dim=1))
-        self.start_share_K.copy_(_shares(counts_K))
+        self.start_share_K.copy_(F.normalize(share_K, p=1, dim=0))
         self.share_K.copy_(self.start_share_K)
 
-    def _classes(self, points_ND: Tensor) -> Consensus:
+    def _classes(self, views: list[Tensor]) -> Consensus:
         settings, own = self.settings, self.settings.context
         per_class = own.clusters_per_class or (1 if self._teacher_is_student() else _CLUSTERS_PER_CLASS)
         return Consensus(
             settings.n_classes, clusters_per_class=per_class, n_partitions=own.n_partitions, seed=settings.seed
-        ).fit(points_ND)
+        ).fit(*views)
 
     def _sampled(self, epoch: int, maps: Iterable[tuple[Tensor, list[int]]], n_images: int) -> Tensor:
         """Return a sample of the vectors of some images, (N, D), the same in all processes."""

@@ -106,6 +106,15 @@ class Method(nn.Module):
         share = self.cluster_use() / self.cluster_use().sum()
         return float(torch.special.entr(share.double()).sum()) / math.log(len(share))
 
+    def centers_within(self, points_BND: Tensor, centers_KD: Tensor) -> Tensor:
+        """Return the centres that the points of each image are told by, (B, K, D); by default the same for all.
+
+        Args:
+            points_BND: (B, N, D) float32, the embeddings of the cells of each of B images.
+            centers_KD: (K, D) float32 clusters of the run.
+        """
+        return centers_KD.expand(len(points_BND), -1, -1)
+
     def final_centers(self, points: Iterable[Tensor]) -> Tensor:
         """Cluster a stream of embeddings of the unaugmented images into the run's classes, (K, D) float32.
 

@@ -17,6 +17,8 @@ Everything below is **our reconstruction**, and each part is a switch:
    plus w^2 times that of how they look. w is small while it is learnt what there is, or pixels would gather by colour,
    and larger when it is told where things end.
 
+A fifth part needs the centres, and stands in `contextseg.clustering.own_centers`: what a class is in this very image.
+
 Shape legend: B images, D dimensions, C E channels, h w cells (h = H / 4), n neighbours.
 """
 
@@ -38,7 +40,7 @@ _FOURIER = (1.0, 2.0, 4.0)  # half turns over the image
 _DILATIONS = (1, 2, 4)
 _OFFSETS = [(d * y, d * x) for d in _DILATIONS for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 N_LOOKS = 4  # channels of `appearance`
-_FREQUENCIES = 32  # random Fourier features of the appearance
+N_FREQUENCIES = 32  # random Fourier features of the appearance
 _WIDTH = 5 / 3  # of the Gaussian, in standard deviations of the appearance over the images
 _LOOKS_LEARNING = 0.3  # length of what a cell looks like, beside what it is with length 1, while that is learnt
 _LOOKS_LEARNT = 0.8  # the same afterwards
@@ -75,7 +77,7 @@ class ContextEmbedding(nn.Module):
         self.context = BilateralContext(dim, _CONTEXT) if settings.bilateral else None
         self.looks = Looks() if settings.appearance else None
         self.register_buffer("looks_length", torch.tensor(_LOOKS_LEARNING))
-        self.n_channels = dim + 2 * _FREQUENCIES * settings.appearance
+        self.n_channels = dim + 2 * N_FREQUENCIES * settings.appearance
         n_fused = _GEOMETRY * settings.geometry + _CONTEXT * settings.bilateral
         self.fuse = nn.Conv2d(n_fused, dim, 1) if n_fused else None
         for layer in (self.film, self.fuse):
@@ -188,7 +190,7 @@ class Looks(nn.Module):
         super().__init__()
         drawn = torch.Generator().manual_seed(0)
         self.register_buffer("whitening_CC", torch.eye(N_LOOKS))
-        self.register_buffer("frequencies_MC", torch.randn(_FREQUENCIES, N_LOOKS, generator=drawn) / _WIDTH)
+        self.register_buffer("frequencies_MC", torch.randn(N_FREQUENCIES, N_LOOKS, generator=drawn) / _WIDTH)
 
     @torch.no_grad()
     def start_from(self, covariance_CC: Tensor) -> None:
@@ -202,7 +204,7 @@ class Looks(nn.Module):
         with torch.autocast(appearance_BChw.device.type, enabled=False):  # a turn must not be rounded
             weights_MC = self.frequencies_MC @ self.whitening_CC
             turns = F.conv2d(appearance_BChw, weights_MC[..., None, None])
-        return torch.cat([turns.sin(), turns.cos()], dim=1) / math.sqrt(_FREQUENCIES)
+        return torch.cat([turns.sin(), turns.cos()], dim=1) / math.sqrt(N_FREQUENCIES)
 
     def within_image(self, image_B3HW: Tensor) -> Tensor:
         """Return the same of how cells differ from the mean of their image, whatever its light."""
