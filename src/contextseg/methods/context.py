@@ -38,8 +38,8 @@ _CLUSTERS_PER_CLASS = 4  # by default, where the teacher is a start that knows s
 _WHITENING = 0.7  # of what such a start says of the images
 _SHARE_RATE = 0.1  # of a batch in the clusters' shares
 _EVENING = 0.9  # power of the shares of the places that clusters start with, towards even ones
-_LOOKS_OF_PLACES = 0.3  # length of how a place or a cell looks in its image, beside what it is with length 1
-_LOOKS_IN_TURN = 0.5  # the same for every second partition of the places; the others do not see it
+_LOOKS_IN_TURN = 0.5  # length of how a place looks, beside what it is with length 1, for every second partition
+_LOOKS_OF_PLACES = 0.3  # the same where there is one partition of a kind: in choosing the number of classes
 _START_IMAGES = 256  # images that the start is clustered from
 _START_POINTS = 40_000  # vectors that the start is clustered from
 
@@ -233,22 +233,12 @@ class Context(Method):
         self._start_clusters(all_sum(sums_KD), _shares(all_sum(counts_K)) ** _EVENING)
 
     def _start_from_kmeans(self, epoch: int, images: TrainingImages) -> None:
-        """Let each cluster begin with one of a k-means of the cells, by what they are and, a little, how they look."""
-        dim, looks = self.settings.context.embedding.dim, self.embedding.looks
-
-        def cells() -> Iterator[tuple[Tensor, list[int]]]:
-            for indices, pixels_B3HW, coordinates in images.whole(_START_IMAGES):
-                points_BDhw = self.embedding(pixels_B3HW, coordinates)
-                seen = [_LOOKS_OF_PLACES * looks.within_image(pixels_B3HW)] if looks is not None else []
-                yield torch.cat([points_BDhw, F.normalize(points_BDhw[:, :dim], dim=1), *seen], dim=1), indices
-
-        both, n_clusters = self._sampled(epoch, cells(), images.n_images), len(self.centers_KD)
-        points_ND, compared_ND = both.split(
-            [self.embedding.n_channels, both.shape[1] - self.embedding.n_channels], dim=1
-        )
-        compared_ND = F.normalize(compared_ND, dim=1)
+        """Let each cluster begin with one of a k-means of the cells."""
+        whole, n_clusters = images.whole(_START_IMAGES), len(self.centers_KD)
+        cells = ((self.embedding(pixels_B3HW, where), indices) for indices, pixels_B3HW, where in whole)
+        points_ND = self._sampled(epoch, cells, images.n_images)
         kmeans = KMeans(n_clusters, seed=self.settings.seed, **self.settings.clustering.model_dump())
-        labels_N = kmeans.fit([compared_ND]).predict(compared_ND)
+        labels_N = kmeans.fit([points_ND]).predict(points_ND)
         counts_K = torch.bincount(labels_N, minlength=n_clusters)
         self._start_clusters(sum_by_label(points_ND, labels_N, n_clusters), _shares(counts_K))
 

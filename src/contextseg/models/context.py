@@ -14,8 +14,9 @@ Everything below is **our reconstruction**, and each part is a switch:
    start.
 4. *Appearance*: Lab colour and the gradient of L, as a vector a of unit length whose products are a Gaussian kernel of
    the difference in looks. Fuse: e = norm([norm(F'); w a]), so that the likeness of two cells is that of what they are,
-   plus w^2 times that of how they look. w is small while it is learnt what there is, or pixels would gather by colour,
-   and larger when it is told where things end.
+   plus w^2 times that of how they look. While it is learnt what there is, w is so small that centres take the looks of
+   their cells along and nothing hangs on them, or pixels would gather by colour; it is larger when it is told where
+   things end.
 
 A fifth part needs the centres, and stands in `contextseg.clustering.own_centers`: what a class is in this very image.
 
@@ -42,7 +43,7 @@ _OFFSETS = [(d * y, d * x) for d in _DILATIONS for y in (-1, 0, 1) for x in (-1,
 N_LOOKS = 4  # channels of `appearance`
 N_FREQUENCIES = 32  # random Fourier features of the appearance
 _WIDTH = 5 / 3  # of the Gaussian, in standard deviations of the appearance over the images
-_LOOKS_LEARNING = 0.3  # length of what a cell looks like, beside what it is with length 1, while that is learnt
+_LOOKS_LEARNING = 0.05  # length of what a cell looks like, beside what it is with length 1, while that is learnt
 _LOOKS_LEARNT = 0.8  # the same afterwards
 _LEAST_DEVIATION = 0.02  # of the appearance: where images vary less, as grey ones in colour, it is noise
 _GEOMETRY = 2 + 4 * len(_FOURIER)  # channels of `_fourier`
