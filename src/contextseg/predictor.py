@@ -197,7 +197,7 @@ class Predictor:
 
         Args:
             some: gives tiles of it that stand for all, (3, H, W) uint8, with the coordinates of their cells, (2, h, w),
-                and which of the cells are theirs rather than a neighbour's.
+                and which of the cells stand for all.
         """
         if not isinstance(self.embedding, ContextEmbedding):
             yield
@@ -235,7 +235,7 @@ class Predictor:
                 ramp = (self.ramp(bottom - top)[:, None] * self.ramp(right - left)[None, :]).to(found.device)
                 total[..., *cells] += found * ramp
                 weight[cells] += ramp
-        return total / weight
+        return total.div_(weight)
 
     def _working_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the size as in training, but for what is longer than `LONGEST_STRIP`."""
@@ -252,12 +252,19 @@ class Predictor:
             start += self.tile_px - self.overlap_px
         yield max(0, length_px - self.tile_px), length_px
 
-    def core(self, start_px: int, end_px: int, length_px: int) -> slice:
-        """Return the cells of a tile along one side that are its own: half of what it shares with each neighbour."""
+    def core(self, start_px: int, end_px: int, length_px: int, step: int = 1) -> slice:
+        """Return the cells of a tile along one side that are its own: half of what it shares with each neighbour.
+
+        Args:
+            start_px: where the tile begins.
+            end_px: where it ends.
+            length_px: of the side of the image.
+            step: every which cell.
+        """
         shared = self.overlap_px // 2
         first = shared if start_px else 0
         last = end_px - start_px - (shared if end_px < length_px else 0)
-        return slice(first // STRIDE_PX, last // STRIDE_PX)
+        return slice(first // STRIDE_PX, last // STRIDE_PX, step)
 
     def ramp(self, length_px: int) -> Tensor:
         """Weight of a tile's cells along one side: rises over the overlap at both ends, never 0.

@@ -30,6 +30,7 @@ _BLOCK_PX = 512  # strips are cut at multiples of this, so that the blocks of a 
 _STRIP_PX = 8192  # widest strip, in pixels of the network
 _BAND_VALUES = 2**21  # scores that exist at full size at one time
 _SOME = 16  # tiles that stand for the whole image
+_SOME_CELLS = 2**16  # of theirs, about so many
 _KERNEL_PX = 2  # reach of the bicubic kernel, in pixels of the coarser of the two grids
 
 Read = Callable[[slice, slice], NDArray[np.uint8]]
@@ -84,11 +85,17 @@ class _Strip:
 
     def some_tiles(self) -> Iterator[tuple[Tensor, Tensor, Core]]:
         """Yield a few tiles that are spread over the strip, as `Predictor.tiles_of` takes them."""
+        core = self.predictor.core
         rows = _spread(list(self.predictor.tiles(self.padded[0])), math.isqrt(_SOME))
+        columns = _spread(self.tiles, _SOME // len(rows))
+        n_cells = (
+            sum((bottom - top) * (right - left) for top, bottom in rows for left, right in columns) // STRIDE_PX**2
+        )
+        step = max(1, math.isqrt(n_cells // _SOME_CELLS))
         for top, bottom in rows:
-            for left, right in _spread(self.tiles, _SOME // len(rows)):
-                box, core = (top, bottom, left, right), self.predictor.core
-                own = core(top, bottom, self.padded[0]), core(left, right, self.padded[1])
+            for left, right in columns:
+                box = (top, bottom, left, right)
+                own = core(top, bottom, self.padded[0], step), core(left, right, self.padded[1], step)
                 yield self._tile(box), self._coordinates(box), own
 
     def windows(self) -> Iterator[Window]:
