@@ -233,12 +233,13 @@ class Context(Method):
         self._start_clusters(all_sum(sums_KD), _shares(all_sum(counts_K)) ** _EVENING)
 
     def _start_from_kmeans(self, epoch: int, images: TrainingImages) -> None:
-        """Let each cluster begin with one of a k-means of the cells."""
+        """Let each cluster begin with one of a k-means of the cells, by what they are, however they look."""
         whole, n_clusters = images.whole(_START_IMAGES), len(self.centers_KD)
         cells = ((self.embedding(pixels_B3HW, where), indices) for indices, pixels_B3HW, where in whole)
         points_ND = self._sampled(epoch, cells, images.n_images)
         kmeans = KMeans(n_clusters, seed=self.settings.seed, **self.settings.clustering.model_dump())
-        labels_N = kmeans.fit([points_ND]).predict(points_ND)
+        semantics_ND = F.normalize(points_ND[:, : self.settings.context.embedding.dim], dim=1)
+        labels_N = kmeans.fit([semantics_ND]).predict(semantics_ND)
         counts_K = torch.bincount(labels_N, minlength=n_clusters)
         self._start_clusters(sum_by_label(points_ND, labels_N, n_clusters), _shares(counts_K))
 
