@@ -241,3 +241,53 @@ def test_context_tells_by_the_centres_of_each_image(own):
         points_ND = predictor.embed(image).flatten(1).T
         of_image_KD = own_centers(points_ND[None], centers(3, 8 + 64))[0] if own else centers(3, 8 + 64)
         torch.testing.assert_close(found.flatten(1).T, points_ND @ of_image_KD.T - 0.5, atol=1e-5, rtol=0)
+
+
+def test_a_long_image_is_told_by_the_centres_of_all_its_tiles():
+    """In tiles that see nothing beyond themselves, the centres are those of the whole, but for the order of sums."""
+    method = Method(Patchify(), SETTINGS)
+    method.own_centers, method.centers_within = True, own_centers
+    image = noise(32, 32 * 12)
+    image[:, :96] //= 3
+    whole, tiled = (
+        Predictor(method, centers(4), SETTINGS, tile_px=px, overlap_px=32 if px == 64 else 0).score(image)
+        for px in (4096, 64)
+    )
+    torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
+    alone = Predictor(method, centers(4), SETTINGS).score(image[:, :96])
+    assert (alone - whole[..., :24]).abs().max() > 0.01
+
+
+def test_a_tile_that_cannot_be_embedded_leaves_no_centres_behind(monkeypatch):
+    method = Method(Patchify(), SETTINGS)
+    method.own_centers, method.centers_within = True, own_centers
+    predictor = Predictor(method, centers(4), SETTINGS, tile_px=64, overlap_px=0)
+    before = predictor.score(noise(32, 64))
+    with monkeypatch.context() as patch:
+        patch.setattr(predictor, "score_tile", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            predictor.score(noise(32, 640, seed=1))
+    assert torch.equal(predictor.score(noise(32, 64)), before)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "n_rows", "n_columns", "step"),
+    [(1, 1, 1, 1, 1), (1, 30, 1, 16, 4), (30, 1, 16, 1, 4), (3, 5, 3, 5, 4), (9, 9, 4, 4, 4), (2, 2, 2, 2, 2)],
+)
+def test_a_few_tiles_stand_for_all(rows, columns, n_rows, n_columns, step):
+    predictor = patchify_predictor(tile_px=1024, overlap_px=128)
+    spans = [list(predictor.tiles(1024 + 896 * (count - 1))) for count in (rows, columns)]
+    assert [len(side) for side in spans] == [rows, columns]
+    found = predictor.stand_ins(*spans, (spans[0][-1][1], spans[1][-1][1]))
+    assert len({box[:2] for box, _ in found}) == n_rows
+    assert len({box[2:] for box, _ in found}) == n_columns
+    assert len(found) == n_rows * n_columns
+    assert {cells.step for _, pair in found for cells in pair} == {step}
+
+
+def test_cells_of_an_overlap_stand_in_for_one_tile_alone():
+    predictor = patchify_predictor(tile_px=96, overlap_px=32)
+    spans = list(predictor.tiles(224))
+    found = predictor.stand_ins([(0, 32)], spans, (32, 224))
+    cells = [left // 4 + cell for (*_, left, right), (_, own) in found for cell in range((right - left) // 4)[own]]
+    assert cells == list(range(56))

@@ -7,7 +7,7 @@ best cluster is taken, a band of rows at a time, so that memory does not follow 
 
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -40,11 +40,17 @@ LONGEST_STRIP = 16
 """Strips that are longer than this many times their width are not enlarged along their length."""
 _PIXELS = 2**20  # of the images that are looked at together
 _CPU_PIXELS = 2**17  # the same on a CPU, where maps that leave its cache cost more time than they save
+_SOME_TILES = 16  # that stand for the whole image
+_SOME_CELLS = 2**16  # of theirs, at most about so many
 _BAND_VALUES = 2**21  # scores that exist at full size at one time: several threads may be here, and more is no faster
 
 
-Core = tuple[slice, slice]
-"""Rows and columns of a tile's cells."""
+Span = tuple[int, int]
+"""Start and end of a tile along one side, in pixels."""
+StandIn = tuple[tuple[int, int, int, int], tuple[slice, slice]]
+"""Top, bottom, left and right of a tile, in pixels; rows and columns of its cells."""
+SomeTile = tuple[Tensor, Tensor, tuple[slice, slice]]
+"""(3, H, W) uint8 pixels of a tile, (2, h, w) coordinates of its cells in 0-1, and some rows and columns of these."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +105,9 @@ class Predictor:
                 f"tile_px={tile_px} and overlap_px={overlap_px} must be multiples of {SIZE_MULTIPLE_PX}, "
                 "the overlap at most half of the tile, such as 1024 and 128"
             )
-        self.method = method.eval()
+        self.method = method.to(device).eval()
+        self.embedding = method.embedding.to(memory_format=torch.channels_last)
         self.spherical = method.spherical
-        self.embedding = method.embedding.to(device).to(memory_format=torch.channels_last)
         self.centers = centers.to(device)
         self.settings = settings
         self.tile_px = tile_px
@@ -155,8 +161,11 @@ class Predictor:
         """Yield the scores of each of many images, as `score`; those of one size in a row are looked at together."""
         most_px = _CPU_PIXELS if self.centers.device.type == "cpu" else _PIXELS
         for size, alike in groupby(images, lambda image: self._working_size(image.shape[0], image.shape[1])):
-            while together := list(islice(alike, max(1, most_px // math.prod(size)))):
-                yield from self._score(self._over_tiles(together)).cpu()
+            at_once = max(1, most_px // math.prod(size)) if max(size) <= self.tile_px else 1
+            while together := list(islice(alike, at_once)):
+                pixels_B3HW = torch.stack([_resized(image, size) for image in together])
+                with self.tiles_of(self._tiles_that_stand_for(pixels_B3HW[0]) if max(size) > self.tile_px else []):
+                    yield from self._over_tiles(pixels_B3HW, len(self.centers), self.score_tile)
 
     @torch.inference_mode()
     def embed(self, image: NDArray[np.uint8]) -> Tensor:
@@ -164,7 +173,8 @@ class Predictor:
 
         Where tiles overlap they are means, so not quite of unit length.
         """
-        return self._over_tiles([image])[0].cpu()
+        pixels_13HW = _resized(image, self._working_size(image.shape[0], image.shape[1]))[None]
+        return self._over_tiles(pixels_13HW, self.centers.shape[1], self.embed_tile)[0]
 
     def embed_tile(self, pixels_B3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
         """Return the embeddings of the cells of a tile of each image, (B, D, h, w) float32, on the network's device.
@@ -180,60 +190,83 @@ class Predictor:
     @torch.inference_mode()
     def score_tile(self, pixels_B3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
         """Return the scores of the cells for the clusters, (B, K, h, w) float32; see `embed_tile`."""
-        return self._score(self.embed_tile(pixels_B3HW, coordinates_2hw))
-
-    def _score(self, embedded_BDhw: Tensor) -> Tensor:
+        embedded_BDhw = self.embed_tile(pixels_B3HW, coordinates_2hw)
         points_BND = embedded_BDhw.flatten(2).mT
-        if (centers_BKD := self._centers_1KD) is None:
+        centers_BKD = self._centers_1KD
+        if centers_BKD is None and self.method.own_centers:
             centers_BKD = self.method.centers_within(points_BND, self.centers)
-        scored = [scores(own_ND, own_KD).T for own_ND, own_KD in zip(points_BND, centers_BKD, strict=True)]
-        scored_BKhw: Tensor = torch.stack(scored).unflatten(-1, embedded_BDhw.shape[-2:])
+        each = self.centers[None] if centers_BKD is None else centers_BKD
+        pairs = zip(points_BND, each.expand(len(points_BND), -1, -1), strict=True)
+        scored_BKN = torch.stack([scores(own_ND, own_KD).T for own_ND, own_KD in pairs])
+        scored_BKhw: Tensor = scored_BKN.unflatten(-1, embedded_BDhw.shape[-2:])
         return scored_BKhw
 
     @contextmanager
     @torch.inference_mode()
-    def tiles_of(self, some: Callable[[], Iterable[tuple[Tensor, Tensor, Core]]]) -> Iterator[None]:
+    def tiles_of(self, some: Sequence[SomeTile]) -> Iterator[None]:
         """Take tiles as parts of one image, where an image counts as a whole.
 
         Args:
-            some: gives tiles of it that stand for all, (3, H, W) uint8, with the coordinates of their cells, (2, h, w),
-                and which of the cells stand for all.
+            some: tiles of it that stand for all; with none of them, each is an image.
         """
-        if not isinstance(self.embedding, ContextEmbedding):
-            yield
-            return
-        self.embedding.see_whole(self._to_network(tile[None]) for tile, *_ in some())
-        cells = [self.embed_tile(tile[None], at_2hw)[..., *core].flatten(2) for tile, at_2hw, core in some()]
-        self._centers_1KD = self.method.centers_within(torch.cat(cells, dim=2).mT, self.centers)
         try:
+            if some and isinstance(self.embedding, ContextEmbedding):
+                self.embedding.see_whole(self._to_network(pixels[None]) for pixels, *_ in some)
+            if some and self.method.own_centers:
+                cells = [self.embed_tile(pixels[None], at_2hw)[..., *core].flatten(2) for pixels, at_2hw, core in some]
+                self._centers_1KD = self.method.centers_within(torch.cat(cells, dim=2).mT, self.centers)
             yield
         finally:
-            self.embedding.see_whole(())
+            if isinstance(self.embedding, ContextEmbedding):
+                self.embedding.see_whole(())
             self._centers_1KD = None
+
+    def stand_ins(self, rows: Sequence[Span], columns: Sequence[Span], size: tuple[int, int]) -> list[StandIn]:
+        """Return a few tiles that are spread over an image, and which of their cells stand for all.
+
+        Args:
+            rows: (start, end) of the tiles from the top down, in pixels.
+            columns: likewise from left to right.
+            size: (H, W) of the image.
+        """
+        rows = _spread(rows, max(math.isqrt(_SOME_TILES), _SOME_TILES // len(columns)))
+        columns = _spread(columns, _SOME_TILES // len(rows))
+        n_cells = sum((bottom - top) * (right - left) for top, bottom in rows for left, right in columns) / STRIDE_PX**2
+        step = math.ceil(math.sqrt(n_cells / _SOME_CELLS))
+        return [
+            ((*row, *column), (self._core(*row, size[0], step), self._core(*column, size[1], step)))
+            for row in rows
+            for column in columns
+        ]
+
+    def _tiles_that_stand_for(self, pixels_3HW: Tensor) -> list[SomeTile]:
+        height, width = pixels_3HW.shape[1:]
+        coordinates_2hw = whole_coordinates(height // STRIDE_PX, width // STRIDE_PX)
+        return [
+            (pixels_3HW[:, top:bottom, left:right], coordinates_2hw[:, *_cells(top, bottom, left, right)], core)
+            for (top, bottom, left, right), core in self.stand_ins(
+                list(self.tiles(height)), list(self.tiles(width)), (height, width)
+            )
+        ]
 
     def _to_network(self, pixels_B3HW: Tensor) -> Tensor:
         """Return uint8 pixels as the network takes them, float32 in 0-1 on its device."""
         return (pixels_B3HW.to(self.centers.device).float() / 255).to(memory_format=torch.channels_last)
 
-    def _over_tiles(self, images: list[NDArray[np.uint8]]) -> Tensor:
-        """Resize images of one working size, embed them tile by tile, and let the tiles fade into each other."""
-        height, width = self._working_size(images[0].shape[0], images[0].shape[1])
-        pixels_B3HW = torch.stack([_resized(image, (height, width)) for image in images])
+    def _over_tiles(self, pixels_B3HW: Tensor, n_channels: int, of_tile: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Look at images of one size tile by tile, and let what is found fade between tiles."""
+        height, width = pixels_B3HW.shape[2:]
         coordinates_2hw = whole_coordinates(height // STRIDE_PX, width // STRIDE_PX)
         if max(height, width) <= self.tile_px:
-            return self.embed_tile(pixels_B3HW, coordinates_2hw)
-        channels = self.centers.shape[1]
-        total = self.centers.new_zeros(len(images), channels, height // STRIDE_PX, width // STRIDE_PX)
-        weight = self.centers.new_zeros(total.shape[2:])
+            return of_tile(pixels_B3HW, coordinates_2hw).cpu()
+        total = torch.zeros(len(pixels_B3HW), n_channels, height // STRIDE_PX, width // STRIDE_PX)
+        weight = torch.zeros(total.shape[2:])
         for top, bottom in self.tiles(height):
             for left, right in self.tiles(width):
-                cells = (
-                    slice(top // STRIDE_PX, bottom // STRIDE_PX),
-                    slice(left // STRIDE_PX, right // STRIDE_PX),
-                )
-                found = self.embed_tile(pixels_B3HW[..., top:bottom, left:right], coordinates_2hw[:, *cells])
-                ramp = (self.ramp(bottom - top)[:, None] * self.ramp(right - left)[None, :]).to(found.device)
-                total[..., *cells] += found * ramp
+                cells = _cells(top, bottom, left, right)
+                found = of_tile(pixels_B3HW[..., top:bottom, left:right], coordinates_2hw[:, *cells])
+                ramp = self.ramp(bottom - top)[:, None] * self.ramp(right - left)[None, :]
+                total[..., *cells] += found.cpu() * ramp
                 weight[cells] += ramp
         return total.div_(weight)
 
@@ -252,15 +285,8 @@ class Predictor:
             start += self.tile_px - self.overlap_px
         yield max(0, length_px - self.tile_px), length_px
 
-    def core(self, start_px: int, end_px: int, length_px: int, step: int = 1) -> slice:
-        """Return the cells of a tile along one side that are its own: half of what it shares with each neighbour.
-
-        Args:
-            start_px: where the tile begins.
-            end_px: where it ends.
-            length_px: of the side of the image.
-            step: every which cell.
-        """
+    def _core(self, start_px: int, end_px: int, length_px: int, step: int) -> slice:
+        """Return every so many of a tile's cells along one side, without half of the overlap with each neighbour."""
         shared = self.overlap_px // 2
         first = shared if start_px else 0
         last = end_px - start_px - (shared if end_px < length_px else 0)
@@ -274,6 +300,17 @@ class Predictor:
         cells, fade = length_px // STRIDE_PX, max(1, self.overlap_px // STRIDE_PX)
         rise = ((torch.arange(cells) + 1).clamp(max=fade) / fade) ** 3
         return torch.minimum(rise, rise.flip(0))
+
+
+def _cells(top: int, bottom: int, left: int, right: int) -> tuple[slice, slice]:
+    """Return the rows and columns of the cells of a tile, which is given in pixels."""
+    return slice(top // STRIDE_PX, bottom // STRIDE_PX), slice(left // STRIDE_PX, right // STRIDE_PX)
+
+
+def _spread(tiles: Sequence[Span], at_most: int) -> list[Span]:
+    """Return a few of the tiles, evenly spread."""
+    n = min(len(tiles), at_most)
+    return [tiles[(2 * i + 1) * len(tiles) // (2 * n)] for i in range(n)]
 
 
 def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

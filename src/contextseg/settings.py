@@ -292,7 +292,7 @@ class ContextSettings(Section):
         0.95, ge=0, lt=1, description="how much of the centres a step keeps; they are moved with each batch"
     )
     balance: float = Field(
-        2.0, ge=0, description="how firmly clusters are held at the shares of the pixels that they start with"
+        2.0, ge=0, description="how firmly clusters are held at nearly the shares of the pixels that they start with"
     )
     embedding: EmbeddingSettings = EmbeddingSettings()
     guidance: GuidanceSettings = GuidanceSettings()

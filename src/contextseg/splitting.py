@@ -5,12 +5,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from contextseg.classes import Classes
 from contextseg.clustering.kmeans import KMeans, scores
 from contextseg.errors import ClassesError
 from contextseg.files import write_atomically
 from contextseg.fresh_clusters import cell_points
+from contextseg.methods.method import Method
 from contextseg.predictor import Predictor
 from contextseg.run_folder import RunFolder, check_empty
 
@@ -48,13 +50,13 @@ def split(
     """
     folder = RunFolder.open(run)
     predictor = Predictor.load(folder, device=device)
-    settings, centers_KD = predictor.settings, predictor.centers
+    settings, centers_KD = predictor.settings, predictor.centers.cpu()
     if not 0 <= cluster < len(centers_KD):
         raise ClassesError(f"there is no cluster {cluster}; ids go from 0 to {len(centers_KD) - 1}")
     classes = Classes.read(folder.classes, settings.n_classes)
     check_empty(out)
     points = cell_points(predictor, images, console or Console(quiet=True))
-    own = (points_ND[scores(points_ND, centers_KD).argmax(1) == cluster] for points_ND in points)
+    own = (points_ND[_clusters(predictor.method, points_ND, centers_KD) == cluster] for points_ND in points)
     kmeans = KMeans(into, seed=settings.seed, spherical=predictor.spherical, **settings.clustering.model_dump())
     parts_PD = kmeans.fit(own).centers_
     centers_KD = torch.cat([centers_KD[:cluster], parts_PD[:1], centers_KD[cluster + 1 :], parts_PD[1:]])
@@ -64,3 +66,9 @@ def split(
     network = load_file(folder.weights) | {"centers": centers_KD.cpu().contiguous()}
     write_atomically(made.weights, save(network, {"epochs": str(settings.training.epochs)}))
     return made
+
+
+def _clusters(method: Method, points_ND: Tensor, centers_KD: Tensor) -> Tensor:
+    """Return the cluster of some points of an image, (N,) int64, as it is predicted."""
+    own_KD = method.centers_within(points_ND[None], centers_KD)[0] if method.own_centers else centers_KD
+    return scores(points_ND, own_KD).argmax(1)

@@ -22,15 +22,13 @@ from torch import Tensor
 
 from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX
 from contextseg.errors import SettingsError
-from contextseg.predictor import Core, Predictor
+from contextseg.predictor import Predictor, SomeTile
 from contextseg.views.geometry import GeometricView
 
 _SCALES = (0.1, 10.0)  # below this the pixels of one tile would fill the memory
 _BLOCK_PX = 512  # strips are cut at multiples of this, so that the blocks of a tiled file are written once
 _STRIP_PX = 8192  # widest strip, in pixels of the network
 _BAND_VALUES = 2**21  # scores that exist at full size at one time
-_SOME = 16  # tiles that stand for the whole image
-_SOME_CELLS = 2**16  # of theirs, about so many
 _KERNEL_PX = 2  # reach of the bicubic kernel, in pixels of the coarser of the two grids
 
 Read = Callable[[slice, slice], NDArray[np.uint8]]
@@ -53,7 +51,7 @@ def predict_windows(predictor: Predictor, read: Read, size: tuple[int, int], sca
 
     """
     width = max(1, int(_STRIP_PX / scale) // _BLOCK_PX) * _BLOCK_PX
-    with predictor.tiles_of(_Strip(predictor, read, size, scale, slice(0, size[1])).some_tiles):
+    with predictor.tiles_of(_Strip(predictor, read, size, scale, slice(0, size[1])).some_tiles()):
         for left in range(0, size[1], width):
             yield from _Strip(predictor, read, size, scale, slice(left, min(left + width, size[1]))).windows()
 
@@ -83,20 +81,11 @@ class _Strip:
             if left < self.cells.stop * STRIDE_PX and right > self.cells.start * STRIDE_PX
         ]
 
-    def some_tiles(self) -> Iterator[tuple[Tensor, Tensor, Core]]:
-        """Yield a few tiles that are spread over the strip, as `Predictor.tiles_of` takes them."""
-        core = self.predictor.core
-        rows = _spread(list(self.predictor.tiles(self.padded[0])), math.isqrt(_SOME))
-        columns = _spread(self.tiles, _SOME // len(rows))
-        n_cells = (
-            sum((bottom - top) * (right - left) for top, bottom in rows for left, right in columns) // STRIDE_PX**2
-        )
-        step = max(1, math.isqrt(n_cells // _SOME_CELLS))
-        for top, bottom in rows:
-            for left, right in columns:
-                box = (top, bottom, left, right)
-                own = core(top, bottom, self.padded[0], step), core(left, right, self.padded[1], step)
-                yield self._tile(box), self._coordinates(box), own
+    def some_tiles(self) -> list[SomeTile]:
+        """Return a few tiles that stand for the strip."""
+        rows = list(self.predictor.tiles(self.padded[0]))
+        found = self.predictor.stand_ins(rows, self.tiles, (self.padded[0], self.padded[1]))
+        return [(self._tile(box), self._coordinates(box), cells) for box, cells in found]
 
     def windows(self) -> Iterator[Window]:
         """Yield windows of whole rows of the strip."""
@@ -174,12 +163,6 @@ class _Strip:
         """Return where the centres of pixels lie on the grid of cells: half-pixel centres, cell 0 at 0."""
         centres = torch.arange(pixels.start, pixels.stop, dtype=torch.float64) + 0.5
         return (centres * (self.scale / STRIDE_PX) - 0.5).clamp(0, self._n_cells(axis) - 1)
-
-
-def _spread(tiles: list[tuple[int, int]], at_most: int) -> list[tuple[int, int]]:
-    """Return a few of the tiles, evenly spread."""
-    n = min(len(tiles), at_most)
-    return [tiles[(2 * i + 1) * len(tiles) // (2 * n)] for i in range(n)]
 
 
 def _upper(positions: Tensor, n_cells: int) -> Tensor:

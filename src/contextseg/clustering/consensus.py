@@ -68,10 +68,8 @@ class Consensus:
             raise TrainingError(f"{n_points} points cannot make {n_clusters} clusters; add images or lower n_classes")
         turns = list(islice(cycle(views), self.n_partitions))
         found = [self._partition(points_ND, n_clusters, index) for index, points_ND in enumerate(turns)]
-        clusters = [
-            kmeans.predict(sample_points(points_ND, _COMPARED, self.seed))
-            for kmeans, points_ND in zip(found, turns, strict=True)
-        ]
+        compared = cycle([sample_points(points_ND, _COMPARED, self.seed) for points_ND in views])
+        clusters = [kmeans.predict(compared_SD) for kmeans, compared_SD in zip(found, compared, strict=False)]
         merged_SL = torch.cat(
             [self._merged(kmeans, *_MERGED_TO)[clusters_S] for kmeans, clusters_S in zip(found, clusters, strict=True)],
             dim=1,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _LEANING = 0.75  # towards the mean of an image's own points
-_LEAST_SHARE = 0.02  # of an image's points: a cluster that holds so much leans half as far
+_CENTER_SHARE = 0.02  # of an image's points: the weight of the centre itself in that mean
 
 
 def own_centers(points_BND: Tensor, centers_KD: Tensor) -> Tensor:
@@ -22,11 +22,11 @@ def own_centers(points_BND: Tensor, centers_KD: Tensor) -> Tensor:
     one without any stays as it is.
 
     Args:
-        points_BND: float32, of unit length.
+        points_BND: float32, of unit length, or nearly.
         centers_KD: float32, of unit length.
     """
-    nearest_BN = (points_BND @ centers_KD.T).argmax(-1)
-    members_BNK = F.one_hot(nearest_BN, len(centers_KD)).to(points_BND.dtype)
-    kept = _LEAST_SHARE * points_BND.shape[1]
+    scores_BNK = points_BND @ centers_KD.T
+    members_BNK = torch.zeros_like(scores_BNK).scatter_(-1, scores_BNK.argmax(-1, keepdim=True), 1)
+    kept = _CENTER_SHARE * points_BND.shape[1]
     own_BKD = F.normalize(members_BNK.mT @ points_BND + kept * centers_KD, dim=-1)
     return F.normalize(torch.lerp(centers_KD.expand_as(own_BKD), own_BKD, _LEANING), dim=-1)

@@ -8,7 +8,8 @@ classes (``guidance/`` and ``clustering/consensus.py``); each group is a cluster
 its cells. A step: the two views of PiCIE; a pixel joins the cluster whose score is best when that of its holistic
 label has a bonus, as large as the label is certain, and clusters are held near the shares that they start with;
 cross-entropy within and across the views. The centres are moved with every batch (online clustering): after the start
-there is no pass over the images that does not train, and what was learnt is what is predicted.
+there is no pass over the images that does not train. Predictions are made with the centres that were learnt, which in
+each image lean towards what their clusters are there (``clustering/own_centers.py``).
 
 Shape legend: B images, C channels, D dimensions, g places per side, h w cells, N = B h w, K clusters.
 """
@@ -29,7 +30,7 @@ from contextseg.collectives import all_sum, gather_stream
 from contextseg.guidance.holistic import at_cells, at_places, holistic_vectors
 from contextseg.methods.method import Method, TrainingImages
 from contextseg.models.backbone import N_DEEP, Backbone
-from contextseg.models.context import N_FREQUENCIES, N_LOOKS, ContextEmbedding, deep_features, differences
+from contextseg.models.context import N_LOOKS, ContextEmbedding, deep_features, differences
 from contextseg.randomness import keyed_rng
 from contextseg.settings import Settings
 from contextseg.views.siamese import SiameseBatch
@@ -39,7 +40,7 @@ _WHITENING = 0.7  # of what such a start says of the images
 _SHARE_RATE = 0.1  # of a batch in the clusters' shares
 _EVENING = 0.9  # power of the shares of the places that clusters start with, towards even ones
 _LOOKS_IN_TURN = 0.5  # length of how a place looks, beside what it is with length 1, for every second partition
-_LOOKS_OF_PLACES = 0.3  # the same where there is one partition of a kind: in choosing the number of classes
+_LOOKS_OF_PLACES = 0.3  # the same where all partitions see one view: in choosing the number of classes
 _START_IMAGES = 256  # images that the start is clustered from
 _START_POINTS = 40_000  # vectors that the start is clustered from
 
@@ -60,6 +61,7 @@ class Context(Method):
         backbone = Backbone(settings.backbone, load_start=load_start)
         super().__init__(ContextEmbedding(backbone, settings.context.embedding), settings)
         self.lasting_clusters = not self._teacher_is_student()
+        self.own_centers = settings.context.embedding.own_centers
         self.register_buffer("centers_KD", torch.zeros(settings.n_classes, self.embedding.n_channels))
         self.register_buffer("use_K", torch.zeros(settings.n_classes, dtype=torch.int64))
         for name in ("share_K", "start_share_K"):
@@ -121,9 +123,7 @@ class Context(Method):
         return self.embedding.finish(self.centers_KD)
 
     def centers_within(self, points_BND: Tensor, centers_KD: Tensor) -> Tensor:
-        """Return the centres of each image's own, (B, K, D), where they are a part of the embedding."""
-        if not self.settings.context.embedding.own_centers:
-            return super().centers_within(points_BND, centers_KD)
+        """Return the centres of each image's own, (B, K, D)."""
         return own_centers(points_BND, centers_KD)
 
     def cluster_use(self) -> Tensor:
@@ -198,8 +198,8 @@ class Context(Method):
     def _holistic(self, images: Iterable[tuple[list[int], Tensor, Tensor]]) -> Iterator[tuple[Tensor, list[int]]]:
         """Yield the holistic vectors of batches of whole images, (B, E, g, g), and which images they are of.
 
-        How places look stands behind what they are, as they differ from the rest of their image: by what the light
-        makes of all of it, images would be told apart rather than what they show.
+        How places look stands behind what they are, each of unit length (see `_views`): how they differ from the rest
+        of their image. By what the light makes of all of it, images would be told apart rather than what they show.
         """
         guidance, looks = self.settings.context.guidance, self.embedding.looks
         for indices, pixels_B3HW, _ in images:
@@ -217,7 +217,8 @@ class Context(Method):
         """
         if self.embedding.looks is None:
             return [vectors_NE]
-        semantics_ND, looks_NL = vectors_NE.split([vectors_NE.shape[1] - 2 * N_FREQUENCIES, 2 * N_FREQUENCIES], dim=1)
+        n_looks = self.embedding.n_channels - self.settings.context.embedding.dim
+        semantics_ND, looks_NL = vectors_NE.split([vectors_NE.shape[1] - n_looks, n_looks], dim=1)
         both_NE = F.normalize(torch.cat([semantics_ND, looks_length * looks_NL], dim=1), dim=1)
         return [semantics_ND.contiguous(), both_NE]
 

@@ -57,6 +57,7 @@ class Method(nn.Module):
         watched: what `health` is, as metrics.jsonl names it.
         collapse: what is said where it is low.
         lasting_clusters: whether a cluster is still the same one after more epochs; False where they are made afresh.
+        own_centers: whether each image is told by centres of its own, see `centers_within`.
         settings: of the run.
         embedding: (B, 3, H, W) RGB in 0-1, and the coordinates of the (H / 4) x (W / 4) cells in the uncropped image,
             (B, 2, H / 4, W / 4) in 0-1, to (B, D, H / 4, W / 4) float32.
@@ -67,6 +68,7 @@ class Method(nn.Module):
     watched: ClassVar[str] = "cluster_use"
     collapse: ClassVar[str] = "the clusters are collapsing. Fewer classes, a better start or more images may help."
     lasting_clusters: bool = False
+    own_centers: bool = False
 
     def __init__(self, embedding: nn.Module, settings: Settings) -> None:
         super().__init__()
@@ -108,6 +110,8 @@ class Method(nn.Module):
 
     def centers_within(self, points_BND: Tensor, centers_KD: Tensor) -> Tensor:
         """Return the centres that the points of each image are told by, (B, K, D); by default the same for all.
+
+        It is asked only where `own_centers` is set, and may use nothing but its arguments.
 
         Args:
             points_BND: (B, N, D) float32, the embeddings of the cells of each of B images.

@@ -41,7 +41,7 @@ _FOURIER = (1.0, 2.0, 4.0)  # half turns over the image
 _DILATIONS = (1, 2, 4)
 _OFFSETS = [(d * y, d * x) for d in _DILATIONS for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 N_LOOKS = 4  # channels of `appearance`
-N_FREQUENCIES = 32  # random Fourier features of the appearance
+_FREQUENCIES = 32  # random Fourier features of the appearance
 _WIDTH = 5 / 3  # of the Gaussian, in standard deviations of the appearance over the images
 _LOOKS_LEARNING = 0.05  # length of what a cell looks like, beside what it is with length 1, while that is learnt
 _LOOKS_LEARNT = 0.8  # the same afterwards
@@ -78,7 +78,7 @@ class ContextEmbedding(nn.Module):
         self.context = BilateralContext(dim, _CONTEXT) if settings.bilateral else None
         self.looks = Looks() if settings.appearance else None
         self.register_buffer("looks_length", torch.tensor(_LOOKS_LEARNING))
-        self.n_channels = dim + 2 * N_FREQUENCIES * settings.appearance
+        self.n_channels = dim + 2 * _FREQUENCIES * settings.appearance
         n_fused = _GEOMETRY * settings.geometry + _CONTEXT * settings.bilateral
         self.fuse = nn.Conv2d(n_fused, dim, 1) if n_fused else None
         for layer in (self.film, self.fuse):
@@ -191,7 +191,7 @@ class Looks(nn.Module):
         super().__init__()
         drawn = torch.Generator().manual_seed(0)
         self.register_buffer("whitening_CC", torch.eye(N_LOOKS))
-        self.register_buffer("frequencies_MC", torch.randn(N_FREQUENCIES, N_LOOKS, generator=drawn) / _WIDTH)
+        self.register_buffer("frequencies_MC", torch.randn(_FREQUENCIES, N_LOOKS, generator=drawn) / _WIDTH)
 
     @torch.no_grad()
     def start_from(self, covariance_CC: Tensor) -> None:
@@ -205,7 +205,7 @@ class Looks(nn.Module):
         with torch.autocast(appearance_BChw.device.type, enabled=False):  # a turn must not be rounded
             weights_MC = self.frequencies_MC @ self.whitening_CC
             turns = F.conv2d(appearance_BChw, weights_MC[..., None, None])
-        return torch.cat([turns.sin(), turns.cos()], dim=1) / math.sqrt(N_FREQUENCIES)
+        return torch.cat([turns.sin(), turns.cos()], dim=1) / math.sqrt(_FREQUENCIES)
 
     def within_image(self, image_B3HW: Tensor) -> Tensor:
         """Return the same of how cells differ from the mean of their image, whatever its light."""
