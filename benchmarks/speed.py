@@ -1,6 +1,6 @@
 """Where the time of training and prediction goes, beside the arithmetic that they cannot do without, in one run.
 
-    python benchmarks/speed.py [--backbone mobilenetv2_100] [--px 160] [--images 256] [--epochs 3] [--only ROWS]
+    python benchmarks/speed.py [--backbone mobilenetv2_100] [--px 160] [--images 256] [--epochs 3] [--only picie]
 
 Generated scenes, random weights. The **floor** of a training step is the forward pass of the bare backbone and decoder
 on two views that lie on the device, the backward pass and the optimiser, measured before and after each row; that of

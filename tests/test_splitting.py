@@ -11,12 +11,14 @@ from contextseg import name
 from contextseg.classes import Classes
 from contextseg.cli import app
 from contextseg.clustering.kmeans import scores
+from contextseg.clustering.own_centers import own_centers
 from contextseg.data.images import list_images, read_image
 from contextseg.errors import ClassesError, RunError, TrainingError
+from contextseg.methods.lab import Lab
 from contextseg.predictor import Predictor
 from contextseg.run_folder import RunFolder
 from contextseg.settings import make_settings
-from contextseg.splitting import split
+from contextseg.splitting import _clusters, split
 from contextseg.training.fit import fit
 
 
@@ -53,6 +55,17 @@ def test_the_parts_are_nearer_to_the_points_than_the_cluster(run: RunFolder, sce
     parts = after.centers[[0, 3]]
     distances = torch.cdist(own, parts).min(1).values.square().sum()
     assert distances < 0.8 * torch.cdist(own, before.centers[:1]).square().sum()
+
+
+def test_the_cells_of_a_cluster_are_those_that_are_shown() -> None:
+    method = Lab(make_settings({"n_classes": 2, "method": "lab"}))
+    method.own_centers, method.centers_within = True, own_centers
+    angles = torch.tensor([25.0] * 8 + [47.0, 95.0, 95.0]).deg2rad()
+    points, centers = torch.stack([angles.cos(), angles.sin()], dim=1), torch.eye(2)
+    expected = scores(points, own_centers(points[None], centers)[0]).argmax(1)
+    assert _clusters(method, points, centers).tolist() == expected.tolist() == [0] * 9 + [1] * 2
+    method.own_centers = False
+    assert _clusters(method, points, centers).tolist() == [0] * 8 + [1] * 3
 
 
 def test_errors_leave_nothing_behind(run: RunFolder, scenes: Path, tmp_path: Path) -> None:

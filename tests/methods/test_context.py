@@ -149,6 +149,22 @@ def test_centers_move_towards_their_points_and_stay_unit() -> None:
 
 
 @torch.no_grad()
+def test_places_are_seen_with_and_without_their_looks() -> None:
+    method = context()
+    generator = torch.Generator().manual_seed(0)
+    semantics, looks = (F.normalize(torch.randn(20, n, generator=generator), dim=1) for n in (16, 64))
+    plain, both = method._views(torch.cat([semantics, looks], dim=1), 0.5)
+    torch.testing.assert_close(plain, semantics)
+    torch.testing.assert_close(both @ both.T, (semantics @ semantics.T + 0.25 * looks @ looks.T) / 1.25)
+    without = context(embedding={"dim": 8, "appearance": False})
+    assert [len(view.T) for view in without._views(semantics, 0.5)] == [16]
+    chosen_by = method.places(Images())
+    ratio = chosen_by[:, -64:].norm(dim=1) / chosen_by[:, :-64].norm(dim=1)
+    assert (ratio <= 0.3 + 1e-4).all()  # less than 0.3 where a place's looks are a mean of unlike ones
+    assert ratio.max() > 0.2
+
+
+@torch.no_grad()
 def test_the_shares_of_places_are_drawn_towards_even_ones() -> None:
     method, images = context(guidance={"strength": 1.0, "grid": 8, "scales": [1, 2]}), Images()
     method.begin_epoch(0, images)
