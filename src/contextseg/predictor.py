@@ -49,7 +49,7 @@ Span = tuple[int, int]
 """Start and end of a tile along one side, in pixels."""
 StandIn = tuple[tuple[int, int, int, int], tuple[slice, slice]]
 """Top, bottom, left and right of a tile, in pixels; rows and columns of its cells."""
-SomeTile = tuple[Tensor, Tensor, tuple[slice, slice]]
+SampledTile = tuple[Tensor, Tensor, tuple[slice, slice]]
 """(3, H, W) uint8 pixels of a tile, (2, h, w) coordinates of its cells in 0-1, and some rows and columns of these."""
 
 
@@ -203,7 +203,7 @@ class Predictor:
 
     @contextmanager
     @torch.inference_mode()
-    def tiles_of(self, some: Sequence[SomeTile]) -> Iterator[None]:
+    def tiles_of(self, some: Sequence[SampledTile]) -> Iterator[None]:
         """Take tiles as parts of one image, where an image counts as a whole.
 
         Args:
@@ -239,7 +239,7 @@ class Predictor:
             for column in columns
         ]
 
-    def _tiles_that_stand_for(self, pixels_3HW: Tensor) -> list[SomeTile]:
+    def _tiles_that_stand_for(self, pixels_3HW: Tensor) -> list[SampledTile]:
         height, width = pixels_3HW.shape[1:]
         coordinates_2hw = whole_coordinates(height // STRIDE_PX, width // STRIDE_PX)
         return [

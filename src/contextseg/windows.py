@@ -22,7 +22,7 @@ from torch import Tensor
 
 from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX
 from contextseg.errors import SettingsError
-from contextseg.predictor import Predictor, SomeTile
+from contextseg.predictor import Predictor, SampledTile
 from contextseg.views.geometry import GeometricView
 
 _SCALES = (0.1, 10.0)  # below this the pixels of one tile would fill the memory
@@ -81,7 +81,7 @@ class _Strip:
             if left < self.cells.stop * STRIDE_PX and right > self.cells.start * STRIDE_PX
         ]
 
-    def some_tiles(self) -> list[SomeTile]:
+    def some_tiles(self) -> list[SampledTile]:
         """Return a few tiles that stand for the strip."""
         rows = list(self.predictor.tiles(self.padded[0]))
         found = self.predictor.stand_ins(rows, self.tiles, (self.padded[0], self.padded[1]))
