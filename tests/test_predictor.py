@@ -254,7 +254,13 @@ def test_a_long_image_is_told_by_the_centres_of_all_its_tiles():
         for px in (4096, 64)
     )
     torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
+    predictor = Predictor(method, centers(4), SETTINGS, tile_px=64, overlap_px=32)
+    each = predictor.score_each([image, noise(32, 640)])
+    torch.testing.assert_close(next(each), whole, atol=1e-5, rtol=0)
     alone = Predictor(method, centers(4), SETTINGS).score(image[:, :96])
+    torch.testing.assert_close(
+        predictor.score(image[:, :64]), Predictor(method, centers(4), SETTINGS).score(image[:, :64])
+    )
     assert (alone - whole[..., :24]).abs().max() > 0.01
 
 

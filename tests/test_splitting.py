@@ -58,14 +58,14 @@ def test_the_parts_are_nearer_to_the_points_than_the_cluster(run: RunFolder, sce
 
 
 def test_the_cells_of_a_cluster_are_those_that_are_shown() -> None:
-    method = Lab(make_settings({"n_classes": 2, "method": "lab"}))
+    settings = make_settings({"n_classes": 2, "method": "lab"})
+    method = Lab(settings)
     method.own_centers, method.centers_within = True, own_centers
     angles = torch.tensor([25.0] * 8 + [47.0, 95.0, 95.0]).deg2rad()
     points, centers = torch.stack([angles.cos(), angles.sin()], dim=1), torch.eye(2)
     expected = scores(points, own_centers(points[None], centers)[0]).argmax(1)
     assert _clusters(method, points, centers).tolist() == expected.tolist() == [0] * 9 + [1] * 2
-    method.own_centers = False
-    assert _clusters(method, points, centers).tolist() == [0] * 8 + [1] * 3
+    assert _clusters(Lab(settings), points, centers).tolist() == [0] * 8 + [1] * 3
 
 
 def test_errors_leave_nothing_behind(run: RunFolder, scenes: Path, tmp_path: Path) -> None:

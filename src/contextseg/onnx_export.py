@@ -107,9 +107,7 @@ class _Scorer(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         height, width = (side // STRIDE_PX for side in image.shape[-2:])
         points_1ND = self.method.embedding(image, whole_coordinates(height, width)[None]).flatten(2).mT
-        centers_KD: Tensor = self.get_buffer("centers_KD")
-        if self.method.own_centers:
-            centers_KD = self.method.centers_within(points_1ND, centers_KD)[0]
+        centers_KD = self.method.centers_within(points_1ND, self.get_buffer("centers_KD"))[0]
         scores_Khw: Tensor = scores(points_1ND[0], centers_KD).T.unflatten(1, (height, width))
         return scores_Khw[None]
 

@@ -165,7 +165,8 @@ class Predictor:
             while together := list(islice(alike, at_once)):
                 pixels_B3HW = torch.stack([_resized(image, size) for image in together])
                 with self.tiles_of(self._tiles_that_stand_for(pixels_B3HW[0]) if max(size) > self.tile_px else []):
-                    yield from self._over_tiles(pixels_B3HW, len(self.centers), self.score_tile)
+                    scored_BKhw = self._over_tiles(pixels_B3HW, len(self.centers), self.score_tile)
+                yield from scored_BKhw  # when no image is looked at any more, since others may be asked for in between
 
     @torch.inference_mode()
     def embed(self, image: NDArray[np.uint8]) -> Tensor:
@@ -192,11 +193,9 @@ class Predictor:
         """Return the scores of the cells for the clusters, (B, K, h, w) float32; see `embed_tile`."""
         embedded_BDhw = self.embed_tile(pixels_B3HW, coordinates_2hw)
         points_BND = embedded_BDhw.flatten(2).mT
-        centers_BKD = self._centers_1KD
-        if centers_BKD is None and self.method.own_centers:
+        if (centers_BKD := self._centers_1KD) is None:
             centers_BKD = self.method.centers_within(points_BND, self.centers)
-        each = self.centers[None] if centers_BKD is None else centers_BKD
-        pairs = zip(points_BND, each.expand(len(points_BND), -1, -1), strict=True)
+        pairs = zip(points_BND, centers_BKD.expand(len(points_BND), -1, -1), strict=True)
         scored_BKN = torch.stack([scores(own_ND, own_KD).T for own_ND, own_KD in pairs])
         scored_BKhw: Tensor = scored_BKN.unflatten(-1, embedded_BDhw.shape[-2:])
         return scored_BKhw

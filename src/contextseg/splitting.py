@@ -70,5 +70,4 @@ def split(
 
 def _clusters(method: Method, points_ND: Tensor, centers_KD: Tensor) -> Tensor:
     """Return the cluster of some points of an image, (N,) int64, as it is predicted."""
-    own_KD = method.centers_within(points_ND[None], centers_KD)[0] if method.own_centers else centers_KD
-    return scores(points_ND, own_KD).argmax(1)
+    return scores(points_ND, method.centers_within(points_ND[None], centers_KD)[0]).argmax(1)

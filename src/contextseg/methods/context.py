@@ -123,8 +123,8 @@ class Context(Method):
         return self.embedding.finish(self.centers_KD)
 
     def centers_within(self, points_BND: Tensor, centers_KD: Tensor) -> Tensor:
-        """Return the centres of each image's own, (B, K, D)."""
-        return own_centers(points_BND, centers_KD)
+        """Return the centres of each image's own, (B, K, D), where they are a part of the embedding."""
+        return (own_centers if self.own_centers else super().centers_within)(points_BND, centers_KD)
 
     def cluster_use(self) -> Tensor:
         """Return the pixels of each cluster in this epoch, both views together."""

@@ -111,7 +111,7 @@ class Method(nn.Module):
     def centers_within(self, points_BND: Tensor, centers_KD: Tensor) -> Tensor:
         """Return the centres that the points of each image are told by, (B, K, D); by default the same for all.
 
-        It is asked only where `own_centers` is set, and may use nothing but its arguments.
+        Nothing but the arguments may be used.
 
         Args:
             points_BND: (B, N, D) float32, the embeddings of the cells of each of B images.
