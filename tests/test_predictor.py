@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -98,7 +100,9 @@ def test_many_images_get_the_scores_of_each(monkeypatch, at_once):
     monkeypatch.setattr(predictor_module, "_CPU_PIXELS", at_once)
     predictor, together = patchify_predictor(tile_px=64, overlap_px=32), []
     embed_tile = predictor.embed_tile
-    monkeypatch.setattr(predictor, "embed_tile", lambda *tile: together.append(len(tile[0])) or embed_tile(*tile))
+    monkeypatch.setattr(
+        predictor, "embed_tile", lambda *tile, **whole: together.append(len(tile[0])) or embed_tile(*tile, **whole)
+    )
     found = list(predictor.score_each(iter(images)))
     assert max(together) == {1: 1, 2**12: 2, 2**20: 3}[at_once]
     for image, scores in zip(images, found, strict=True):
@@ -255,8 +259,8 @@ def test_a_long_image_is_told_by_the_centres_of_all_its_tiles():
     )
     torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
     predictor = Predictor(method, centers(4), SETTINGS, tile_px=64, overlap_px=32)
-    each = predictor.score_each([image, noise(32, 640)])
-    torch.testing.assert_close(next(each), whole, atol=1e-5, rtol=0)
+    among_others = list(predictor.score_each([noise(32, 64), image, noise(32, 640)]))[1]
+    torch.testing.assert_close(among_others, whole, atol=1e-5, rtol=0)
     alone = Predictor(method, centers(4), SETTINGS).score(image[:, :96])
     torch.testing.assert_close(
         predictor.score(image[:, :64]), Predictor(method, centers(4), SETTINGS).score(image[:, :64])
@@ -264,16 +268,16 @@ def test_a_long_image_is_told_by_the_centres_of_all_its_tiles():
     assert (alone - whole[..., :24]).abs().max() > 0.01
 
 
-def test_a_tile_that_cannot_be_embedded_leaves_no_centres_behind(monkeypatch):
-    method = Method(Patchify(), SETTINGS)
-    method.own_centers, method.centers_within = True, own_centers
-    predictor = Predictor(method, centers(4), SETTINGS, tile_px=64, overlap_px=0)
-    before = predictor.score(noise(32, 64))
+def test_as_many_threads_as_before_once_all_images_are_scored_or_one_cannot_be(monkeypatch):
+    n_threads = torch.get_num_threads()
+    predictor = patchify_predictor()
+    list(predictor.score_each([noise(32, 32)] * 3))
     with monkeypatch.context() as patch:
-        patch.setattr(predictor, "score_tile", lambda *_: 1 / 0)
+        patch.setattr(predictor, "score_tile", lambda *_, **_whole: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            predictor.score(noise(32, 640, seed=1))
-    assert torch.equal(predictor.score(noise(32, 64)), before)
+            list(predictor.score_each([noise(32, 32)] * 3))
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == n_threads == torch.get_num_threads()
 
 
 @pytest.mark.parametrize(

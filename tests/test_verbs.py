@@ -189,12 +189,12 @@ def test_what_is_computed_is_written_when_predict_is_interrupted(
     verbs.predict(lab_run, mixed, tmp_path / "whole")
     embed_tile, n_seen = Predictor.embed_tile, 0
 
-    def interrupted(predictor: Predictor, pixels: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
+    def interrupted(predictor: Predictor, *tile: torch.Tensor, **whole: torch.Tensor | None) -> torch.Tensor:
         nonlocal n_seen
         if n_seen >= 5:
             raise KeyboardInterrupt
-        n_seen += len(pixels)
-        return embed_tile(predictor, pixels, coordinates)
+        n_seen += len(tile[0])
+        return embed_tile(predictor, *tile, **whole)
 
     with monkeypatch.context() as patch:
         patch.setattr(Predictor, "embed_tile", interrupted)

@@ -5,10 +5,10 @@ longer than a tile, scored against the centres, and the scores are brought back 
 best cluster is taken, a band of rows at a time, so that memory does not follow the size of the image.
 """
 
+import functools
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any, Self
@@ -26,6 +26,7 @@ from contextseg.clustering.kmeans import scores
 from contextseg.colours import palette
 from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX
 from contextseg.data.images import training_size
+from contextseg.data.threads import map_ahead
 from contextseg.errors import DataError, RunError
 from contextseg.methods import METHODS
 from contextseg.methods.method import Method
@@ -40,6 +41,7 @@ LONGEST_STRIP = 16
 """Strips that are longer than this many times their width are not enlarged along their length."""
 _PIXELS = 2**20  # of the images that are looked at together
 _CPU_PIXELS = 2**17  # the same on a CPU, where maps that leave its cache cost more time than they save
+_SCORERS = 8  # threads that look at images on a CPU, at most: each holds the maps of its own
 _SOME_TILES = 16  # that stand for the whole image
 _SOME_CELLS = 2**16  # of theirs, at most about so many
 _BAND_VALUES = 2**21  # scores that exist at full size at one time: several threads may be here, and more is no faster
@@ -51,6 +53,19 @@ StandIn = tuple[tuple[int, int, int, int], tuple[slice, slice]]
 """Top, bottom, left and right of a tile, in pixels; rows and columns of its cells."""
 SampledTile = tuple[Tensor, Tensor, tuple[slice, slice]]
 """(3, H, W) uint8 pixels of a tile, (2, h, w) coordinates of its cells in 0-1, and some rows and columns of these."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What tiles have in common that are parts of one image.
+
+    Attributes:
+        features_1C: what the image says as a whole, see `ContextEmbedding.whole`; None where nothing asks for it.
+        centers_1KD: by which its cells are told.
+    """
+
+    features_1C: Tensor | None
+    centers_1KD: Tensor
 
 
 @dataclass(frozen=True)
@@ -112,7 +127,6 @@ class Predictor:
         self.settings = settings
         self.tile_px = tile_px
         self.overlap_px = overlap_px
-        self._centers_1KD: Tensor | None = None  # of an image that is looked at tile by tile
 
     @classmethod
     def load(cls, run: RunFolder, **options: Any) -> Self:
@@ -154,19 +168,38 @@ class Predictor:
 
     def score(self, image: NDArray[np.uint8]) -> Tensor:
         """Return the scores of an image's cells for the clusters, (K, h, w) float32, on the resized image's grid."""
-        return next(self.score_each([image]))
+        return self._score_together([image])[0]
 
-    @torch.inference_mode()
     def score_each(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[Tensor]:
-        """Yield the scores of each of many images, as `score`; those of one size in a row are looked at together."""
+        """Yield the scores of each of many images, as `score`; those of one size in a row are looked at together.
+
+        On a CPU, threads look at some each, which takes less time than that all cores share the work on one.
+        """
+        on_cpu = self.centers.device.type == "cpu"
+        n_threads = torch.get_num_threads()
+        at_once = min(_SCORERS, n_threads) if on_cpu else 1
+        share = functools.partial(torch.set_num_threads, n_threads // at_once)
+        try:
+            for scored in map_ahead(self._score_together, self._alike(images), n_threads=at_once, initializer=share):
+                yield from scored
+        finally:
+            torch.set_num_threads(n_threads)  # of threads that are still to be made
+
+    def _alike(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:
+        """Yield the images that are looked at together."""
         most_px = _CPU_PIXELS if self.centers.device.type == "cpu" else _PIXELS
-        for size, alike in groupby(images, lambda image: self._working_size(image.shape[0], image.shape[1])):
+        for size, alike in groupby(images, self._working_size):
             at_once = max(1, most_px // math.prod(size)) if max(size) <= self.tile_px else 1
             while together := list(islice(alike, at_once)):
-                pixels_B3HW = torch.stack([_resized(image, size) for image in together])
-                with self.tiles_of(self._tiles_that_stand_for(pixels_B3HW[0]) if max(size) > self.tile_px else []):
-                    scored_BKhw = self._over_tiles(pixels_B3HW, len(self.centers), self.score_tile)
-                yield from scored_BKhw  # when no image is looked at any more, since others may be asked for in between
+                yield together
+
+    @torch.inference_mode()
+    def _score_together(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Return the scores of images of one working size, (B, K, h, w); only one, where that is longer than a tile."""
+        pixels_B3HW = torch.stack([_resized(image, self._working_size(image)) for image in images])
+        long = max(pixels_B3HW.shape[2:]) > self.tile_px
+        whole = self.whole(self._tiles_that_stand_for(pixels_B3HW[0])) if long else None
+        return self._over_tiles(pixels_B3HW, len(self.centers), functools.partial(self.score_tile, whole=whole))
 
     @torch.inference_mode()
     def embed(self, image: NDArray[np.uint8]) -> Tensor:
@@ -174,51 +207,54 @@ class Predictor:
 
         Where tiles overlap they are means, so not quite of unit length.
         """
-        pixels_13HW = _resized(image, self._working_size(image.shape[0], image.shape[1]))[None]
+        pixels_13HW = _resized(image, self._working_size(image))[None]
         return self._over_tiles(pixels_13HW, self.centers.shape[1], self.embed_tile)[0]
 
-    def embed_tile(self, pixels_B3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
+    def embed_tile(self, pixels_B3HW: Tensor, coordinates_2hw: Tensor, *, features_1C: Tensor | None = None) -> Tensor:
         """Return the embeddings of the cells of a tile of each image, (B, D, h, w) float32, on the network's device.
 
         Args:
             pixels_B3HW: uint8 RGB, sides a multiple of 32.
             coordinates_2hw: y and x of the cells in 0-1 over the whole image.
+            features_1C: see `Whole`.
         """
         coordinates_B2hw = coordinates_2hw.to(self.centers.device).expand(len(pixels_B3HW), -1, -1, -1)
-        embedded_BDhw: Tensor = self.embedding(self._to_network(pixels_B3HW), coordinates_B2hw)
+        whole = () if features_1C is None else (features_1C,)
+        embedded_BDhw: Tensor = self.embedding(self._to_network(pixels_B3HW), coordinates_B2hw, *whole)
         return embedded_BDhw.float()
 
     @torch.inference_mode()
-    def score_tile(self, pixels_B3HW: Tensor, coordinates_2hw: Tensor) -> Tensor:
-        """Return the scores of the cells for the clusters, (B, K, h, w) float32; see `embed_tile`."""
-        embedded_BDhw = self.embed_tile(pixels_B3HW, coordinates_2hw)
+    def score_tile(self, pixels_B3HW: Tensor, coordinates_2hw: Tensor, *, whole: Whole | None = None) -> Tensor:
+        """Return the scores of the cells for the clusters, (B, K, h, w) float32; see `embed_tile`.
+
+        Args:
+            pixels_B3HW: uint8 RGB, sides a multiple of 32.
+            coordinates_2hw: y and x of the cells in 0-1 over the whole image.
+            whole: what the tile is a part of; by default, it is an image.
+        """
+        embedded_BDhw = self.embed_tile(
+            pixels_B3HW, coordinates_2hw, features_1C=whole.features_1C if whole is not None else None
+        )
         points_BND = embedded_BDhw.flatten(2).mT
-        if (centers_BKD := self._centers_1KD) is None:
-            centers_BKD = self.method.centers_within(points_BND, self.centers)
+        centers_BKD = self.method.centers_within(points_BND, self.centers) if whole is None else whole.centers_1KD
         pairs = zip(points_BND, centers_BKD.expand(len(points_BND), -1, -1), strict=True)
         scored_BKN = torch.stack([scores(own_ND, own_KD).T for own_ND, own_KD in pairs])
         scored_BKhw: Tensor = scored_BKN.unflatten(-1, embedded_BDhw.shape[-2:])
         return scored_BKhw
 
-    @contextmanager
     @torch.inference_mode()
-    def tiles_of(self, some: Sequence[SampledTile]) -> Iterator[None]:
-        """Take tiles as parts of one image, where an image counts as a whole.
-
-        Args:
-            some: tiles of it that stand for all; with none of them, each is an image.
-        """
-        try:
-            if some and isinstance(self.embedding, ContextEmbedding):
-                self.embedding.see_whole(self._to_network(pixels[None]) for pixels, *_ in some)
-            if some and self.method.own_centers:
-                cells = [self.embed_tile(pixels[None], at_2hw)[..., *core].flatten(2) for pixels, at_2hw, core in some]
-                self._centers_1KD = self.method.centers_within(torch.cat(cells, dim=2).mT, self.centers)
-            yield
-        finally:
-            if isinstance(self.embedding, ContextEmbedding):
-                self.embedding.see_whole(())
-            self._centers_1KD = None
+    def whole(self, some: Sequence[SampledTile]) -> Whole:
+        """Return what holds for an image as a whole, from tiles of it that stand for all."""
+        features_1C, centers_1KD = None, self.centers[None]
+        if isinstance(self.embedding, ContextEmbedding):
+            features_1C = self.embedding.whole(self._to_network(pixels_3HW[None]) for pixels_3HW, *_ in some)
+        if self.method.own_centers:
+            cells = [
+                self.embed_tile(pixels_3HW[None], at_2hw, features_1C=features_1C)[..., *core].flatten(2)
+                for pixels_3HW, at_2hw, core in some
+            ]
+            centers_1KD = self.method.centers_within(torch.cat(cells, dim=2).mT, self.centers)
+        return Whole(features_1C, centers_1KD)
 
     def stand_ins(self, rows: Sequence[Span], columns: Sequence[Span], size: tuple[int, int]) -> list[StandIn]:
         """Return a few tiles that are spread over an image, and which of their cells stand for all.
@@ -269,8 +305,9 @@ class Predictor:
                 weight[cells] += ramp
         return total.div_(weight)
 
-    def _working_size(self, height: int, width: int) -> tuple[int, int]:
+    def _working_size(self, image: NDArray[np.uint8]) -> tuple[int, int]:
         """Return the size as in training, but for what is longer than `LONGEST_STRIP`."""
+        height, width, _ = image.shape
         shorter_px = self.settings.data.image_px
         longest = max(LONGEST_STRIP * shorter_px, math.ceil(max(height, width) / SIZE_MULTIPLE_PX) * SIZE_MULTIPLE_PX)
         size = training_size(height, width, shorter_px, SIZE_MULTIPLE_PX)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX
 from contextseg.errors import SettingsError
-from contextseg.predictor import Predictor, SampledTile
+from contextseg.predictor import Predictor, SampledTile, Whole
 from contextseg.views.geometry import GeometricView
 
 _SCALES = (0.1, 10.0)  # below this the pixels of one tile would fill the memory
@@ -51,9 +51,10 @@ def predict_windows(predictor: Predictor, read: Read, size: tuple[int, int], sca
 
     """
     width = max(1, int(_STRIP_PX / scale) // _BLOCK_PX) * _BLOCK_PX
-    with predictor.tiles_of(_Strip(predictor, read, size, scale, slice(0, size[1])).some_tiles()):
-        for left in range(0, size[1], width):
-            yield from _Strip(predictor, read, size, scale, slice(left, min(left + width, size[1]))).windows()
+    tiles = _Strip(predictor, read, size, scale, slice(0, size[1])).some_tiles()
+    whole = predictor.whole(tiles)
+    for left in range(0, size[1], width):
+        yield from _Strip(predictor, read, size, scale, slice(left, min(left + width, size[1]))).windows(whole)
 
 
 def check_scale(scale: float) -> None:
@@ -87,7 +88,7 @@ class _Strip:
         found = self.predictor.stand_ins(rows, self.tiles, (self.padded[0], self.padded[1]))
         return [(self._tile(box), self._coordinates(box), cells) for box, cells in found]
 
-    def windows(self) -> Iterator[Window]:
+    def windows(self, whole: Whole) -> Iterator[Window]:
         """Yield windows of whole rows of the strip."""
         n_rows, n_columns = self._n_cells(0), self.cells.stop - self.cells.start
         total_Khw = torch.zeros(len(self.predictor.centers), 0, n_columns)
@@ -100,7 +101,7 @@ class _Strip:
             total_Khw, weight_hw = (F.pad(sums, grow) for sums in (total_Khw, weight_hw))
             rows = slice(top // STRIDE_PX - first, None)
             for left, right in self.tiles:
-                self._add_tile(total_Khw[:, rows], weight_hw[rows], (top, bottom, left, right))
+                self._add_tile(total_Khw[:, rows], weight_hw[rows], (top, bottom, left, right), whole)
             final = min(next_top // STRIDE_PX, n_rows)
             ready = int(torch.searchsorted(needed_H, final))
             yield from self._pixels(total_Khw, weight_hw, first, slice(done, ready))
@@ -109,10 +110,10 @@ class _Strip:
                 total_Khw, weight_hw = total_Khw[:, keep - first :], weight_hw[keep - first :]
                 first, done = keep, ready
 
-    def _add_tile(self, total_Khw: Tensor, weight_hw: Tensor, box: tuple[int, int, int, int]) -> None:
+    def _add_tile(self, total_Khw: Tensor, weight_hw: Tensor, box: tuple[int, int, int, int], whole: Whole) -> None:
         """Add the scores of one tile, in the middle the most, to the sums of its rows."""
         top, bottom, left, right = box
-        scored_Khw = self.predictor.score_tile(self._tile(box)[None], self._coordinates(box))[0].cpu()
+        scored_Khw = self.predictor.score_tile(self._tile(box)[None], self._coordinates(box), whole=whole)[0].cpu()
         ramp_hw = self.predictor.ramp(bottom - top)[:, None] * self.predictor.ramp(right - left)[None, :]
         first = left // STRIDE_PX
         start, stop = max(first, self.cells.start), min(right // STRIDE_PX, self.cells.stop)

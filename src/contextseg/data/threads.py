@@ -16,8 +16,20 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
-def map_ahead(function: Callable[[_In], _Out], things: Iterable[_In]) -> Iterator[_Out]:
+def map_ahead(
+    function: Callable[[_In], _Out],
+    things: Iterable[_In],
+    *,
+    n_threads: int | None = None,
+    initializer: Callable[[], None] | None = None,
+) -> Iterator[_Out]:
     """Yield `function` of each thing, in order; a few are worked on ahead, so memory is bounded.
+
+    Args:
+        function: of one thing.
+        things: asked for in the caller's thread.
+        n_threads: by default one for each processor, up to a few.
+        initializer: called in each thread as it begins.
 
     Raises:
         Exception: whatever `function` raises, when its turn comes.
@@ -25,8 +37,8 @@ def map_ahead(function: Callable[[_In], _Out], things: Iterable[_In]) -> Iterato
     >>> list(map_ahead(abs, [-1, 2, -3]))
     [1, 2, 3]
     """
-    n_threads = min(_MAX_THREADS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(n_threads) as pool:
+    n_threads = n_threads or min(_MAX_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(n_threads, initializer=initializer) as pool:
         rest = iter(things)
         ahead = deque(pool.submit(function, thing) for thing in islice(rest, 2 * n_threads))
         while ahead:

@@ -74,7 +74,6 @@ class ContextEmbedding(nn.Module):
         self.decoder = TopDownDecoder(backbone.channels, settings.dim)
         deepest, dim = backbone.channels[-1], settings.dim
         self.film = nn.Linear(deepest, 2 * dim) if settings.global_context else None
-        self.whole_1C: Tensor | None = None  # what an image says as a whole, where it is embedded tile by tile
         self.context = BilateralContext(dim, _CONTEXT) if settings.bilateral else None
         self.looks = Looks() if settings.appearance else None
         self.register_buffer("looks_length", torch.tensor(_LOOKS_LEARNING))
@@ -115,27 +114,24 @@ class ContextEmbedding(nn.Module):
             lateral.bias[: len(scale_D)] = -(projection_DC[:, level] @ mean_C[level]).to(lateral.bias)
             offset += lateral.in_channels
 
-    def semantics(self, image_B3HW: Tensor) -> Tensor:
+    def semantics(self, image_B3HW: Tensor, whole_1C: Tensor | None = None) -> Tensor:
         """Return the features before anything low-level is fused, (B, D, h, w): what, without where or which colour."""
         found, class_token_BC = self.backbone.with_class_token(image_B3HW)
         maps = [F.normalize(level.float(), dim=1) for level in found]
         features = on_cells(self.decoder(maps), image_B3HW)
         if self.film is not None:
-            scale, shift = self.film(_whole(maps, class_token_BC) if self.whole_1C is None else self.whole_1C)[
-                :, :, None, None
-            ].chunk(2, dim=1)
+            whole_BC = _whole(maps, class_token_BC) if whole_1C is None else whole_1C
+            scale, shift = self.film(whole_BC)[:, :, None, None].chunk(2, dim=1)
             features = torch.addcmul(shift, features, 1 + scale)
         return features
 
-    @torch.inference_mode()
-    def see_whole(self, some_13HW: Iterable[Tensor]) -> None:
-        """Embed tiles as parts of one image from now on: what it says as a whole is the mean over some of them.
-
-        With none of them, each image is again a whole.
-        """
-        found = [self.backbone.with_class_token(tile) for tile in some_13HW] if self.film is not None else []
+    def whole(self, tiles_13HW: Iterable[Tensor]) -> Tensor | None:
+        """Return what an image says as a whole, (1, C): the mean over tiles of it; None where nothing asks for it."""
+        if self.film is None:
+            return None
+        found = [self.backbone.with_class_token(tile) for tile in tiles_13HW]
         wholes = [_whole([F.normalize(maps[-1].float(), dim=1)], token) for maps, token in found]
-        self.whole_1C = torch.cat(wholes).mean(0, keepdim=True) if wholes else None
+        return torch.cat(wholes).mean(0, keepdim=True)
 
     @torch.no_grad()
     def finish(self, centers_KD: Tensor) -> Tensor:
@@ -147,13 +143,19 @@ class ContextEmbedding(nn.Module):
         dim = self.settings.dim
         return F.normalize(torch.cat([centers_KD[:, :dim], grown * centers_KD[:, dim:]], dim=1), dim=1)
 
-    def forward(self, image_B3HW: Tensor, coordinates_B2hw: Tensor) -> Tensor:
-        """Return (B, n_channels, h, w) float32 unit vectors for RGB in 0-1 and the cells' y and x in 0-1."""
+    def forward(self, image_B3HW: Tensor, coordinates_B2hw: Tensor, whole_1C: Tensor | None = None) -> Tensor:
+        """Return the embeddings of cells, (B, n_channels, h, w) float32 of unit length.
+
+        Args:
+            image_B3HW: RGB in 0-1.
+            coordinates_B2hw: y and x of the cells in 0-1.
+            whole_1C: what the image says as a whole, where this is but a tile of it; see `whole`.
+        """
         parts = self.settings
         if parts.shuffled:
             places = torch.randperm(coordinates_B2hw[0, 0].numel(), device=coordinates_B2hw.device)
             coordinates_B2hw = coordinates_B2hw.flatten(2)[..., places].view_as(coordinates_B2hw)
-        features = self.semantics(image_B3HW)
+        features = self.semantics(image_B3HW, whole_1C)
         looks_BChw = appearance(image_B3HW) if parts.appearance or parts.bilateral else None
         fused = (
             self._where(coordinates_B2hw) if parts.geometry else None,
