@@ -84,8 +84,11 @@ class Picie(Method):
             return self._losses(points)
 
     def _losses(self, points: list[Tensor]) -> dict[str, Tensor]:
-        centers, weights = (heads.split(self.heads, dim=1) for heads in (self.centers_VKD, self.class_weights_VK))
-        scores = [[[own @ centers_KD.T for centers_KD in head_VKD] for own in points] for head_VKD in centers]
+        centers_ED = self.centers_VKD.flatten(0, 1)  # of both views and all heads: one product takes half the time
+        logits = [own_ND @ centers_ED.T / self.settings.picie.temperature for own_ND in points]
+        of_views = zip(*(own_NE.unflatten(1, (2, -1)).split(self.heads, dim=2) for own_NE in logits), strict=True)
+        scores = [[list(own_NVK.unbind(1)) for own_NVK in head] for head in of_views]
+        weights = self.class_weights_VK.split(self.heads, dim=1)
         labels = [[head[view][view].argmax(1) for view in range(2)] for head in scores]
         for own in labels[0]:
             self.use_K += all_sum(torch.bincount(own, minlength=len(self.use_K)))
@@ -101,7 +104,7 @@ class Picie(Method):
         """Return the cross-entropies of one head, (2,): within the views and across them.
 
         Args:
-            scores: cosines of the points of each view with the centres of each view, (N, K).
+            scores: cosines over the temperature of the points of each view with the centres of each view, (N, K).
             labels: the cluster of each point of each view, (N,).
             weights_VK: of the clusters of each view.
         """
@@ -110,8 +113,7 @@ class Picie(Method):
             weight = weights_VK[target][labels[target]].sum()
             # so that the plain mean of the processes' losses is the weighted mean over the pixels of all of them
             share = weight * world_size() / all_sum(weight)
-            logits = own[target] / self.settings.picie.temperature
-            return F.cross_entropy(logits, labels[target], weight=weights_VK[target]) * share
+            return F.cross_entropy(own[target], labels[target], weight=weights_VK[target]) * share
 
         (same_1, cross_1), (cross_2, same_2) = ([cross_entropy(own, target) for target in range(2)] for own in scores)
         return torch.stack([(same_1 + same_2) / 2, (cross_1 + cross_2) / 2])
