@@ -17,7 +17,7 @@ LAYERS: list[set[str]] = [
     {"run_folder", "classes"},
     {"naming"},
     {"data", "views", "models", "clustering", "evaluation", "export"},
-    {"guidance", "report"},
+    {"cores", "guidance", "report"},
     {"methods"},
     {"training", "predictor", "refinement"},
     {"probes", "fresh_clusters"},

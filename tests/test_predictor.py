@@ -97,7 +97,7 @@ def test_many_images_get_the_scores_of_each(monkeypatch, at_once):
     """Sizes that change and come back; (50, 104) and (25, 52) are looked at in one size, (300, 50) in tiles."""
     sizes = [(50, 104), (25, 52), (50, 104), (300, 50), (300, 50), (32, 32), (50, 104)]
     images = [noise(*size, seed=seed) for seed, size in enumerate(sizes)]
-    monkeypatch.setattr(predictor_module, "_CPU_PIXELS", at_once)
+    monkeypatch.setattr(predictor_module, "pixels_at_once", lambda _: at_once)
     predictor, together = patchify_predictor(tile_px=64, overlap_px=32), []
     embed_tile = predictor.embed_tile
     monkeypatch.setattr(

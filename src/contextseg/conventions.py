@@ -17,3 +17,11 @@ STRETCH_PERCENTILES = (0.1, 99.9)
 def ignore_value(n_classes: int) -> int:
     """Return the value of a pixel without a class in the masks of a run of so many classes."""
     return IGNORE if n_classes <= IGNORE else IGNORE_16
+
+
+def pixels_at_once(device_type: str) -> int:
+    """Return how many pixels of whole images are looked at together, at most, on a device of type "cpu", "cuda", ..
+
+    On a CPU, maps that leave its cache cost more time than larger batches save.
+    """
+    return 2**17 if device_type == "cpu" else 2**20

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from contextseg.clustering.kmeans import scores
 from contextseg.colours import palette
-from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX
+from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX, pixels_at_once
+from contextseg.cores import map_on_cores
 from contextseg.data.images import training_size
-from contextseg.data.threads import map_ahead
 from contextseg.errors import DataError, RunError
 from contextseg.methods import METHODS
 from contextseg.methods.method import Method
@@ -39,9 +39,6 @@ CONFIDENCE_TEMPERATURE = 0.1
 """Divides the scores before the softmax whose largest value is the confidence: ours, as cosines lie close together."""
 LONGEST_STRIP = 16
 """Strips that are longer than this many times their width are not enlarged along their length."""
-_PIXELS = 2**20  # of the images that are looked at together
-_CPU_PIXELS = 2**17  # the same on a CPU, where maps that leave its cache cost more time than they save
-_SCORERS = 8  # threads that look at images on a CPU, at most: each holds the maps of its own
 _SOME_TILES = 16  # that stand for the whole image
 _SOME_CELLS = 2**16  # of theirs, at most about so many
 _BAND_VALUES = 2**21  # scores that exist at full size at one time: several threads may be here, and more is no faster
@@ -171,23 +168,14 @@ class Predictor:
         return self._score_together([image])[0]
 
     def score_each(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[Tensor]:
-        """Yield the scores of each of many images, as `score`; those of one size in a row are looked at together.
-
-        On a CPU, threads look at some each, which takes less time than that all cores share the work on one.
-        """
-        on_cpu = self.centers.device.type == "cpu"
-        n_threads = torch.get_num_threads()
-        at_once = min(_SCORERS, n_threads) if on_cpu else 1
-        share = functools.partial(torch.set_num_threads, n_threads // at_once)
-        try:
-            for scored in map_ahead(self._score_together, self._alike(images), n_threads=at_once, initializer=share):
-                yield from scored
-        finally:
-            torch.set_num_threads(n_threads)  # of threads that are still to be made
+        """Yield the scores of each of many images, as `score`; those of one size in a row are looked at together."""
+        map_each = map_on_cores if self.centers.device.type == "cpu" else map
+        for scored_BKhw in map_each(self._score_together, self._alike(images)):
+            yield from scored_BKhw
 
     def _alike(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:
         """Yield the images that are looked at together."""
-        most_px = _CPU_PIXELS if self.centers.device.type == "cpu" else _PIXELS
+        most_px = pixels_at_once(self.centers.device.type)
         for size, alike in groupby(images, self._working_size):
             at_once = max(1, most_px // math.prod(size)) if max(size) <= self.tile_px else 1
             while together := list(islice(alike, at_once)):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from contextseg.classes import Classes
 from contextseg.collectives import first_does, gather, rank, share, world_size
+from contextseg.cores import map_on_cores
 from contextseg.data.images import list_images, read_image
 from contextseg.data.labelled import LabelledImages, open_labelled
 from contextseg.data.threads import map_ahead, read_ahead
@@ -218,12 +219,19 @@ def _count(
     """Count the pixels of a labelled set by the row of their best cluster; several processes share the images."""
     shape = len(row_of_K), labelled.space.n_classes
     counts, boundaries = ConfusionCounts(*shape), BoundaryCounts(*shape)
+
+    def of_one(index: int) -> tuple[ConfusionCounts, BoundaryCounts]:
+        image, labels_HW = labelled.read(index, max_pixels=max_pixels)
+        rows_HW = row_of_K[best_ids(scorer(image), (labels_HW.shape[0], labels_HW.shape[1]))]
+        own = ConfusionCounts(*shape), BoundaryCounts(*shape)
+        for count in own:
+            count.update(rows_HW, labels_HW)
+        return own
+
     with progress(console, "evaluating", len(labelled)) as advance:
-        read = functools.partial(labelled.read, max_pixels=max_pixels)
-        for image, labels_HW in map_ahead(read, share(range(len(labelled)))):
-            rows_HW = row_of_K[best_ids(scorer(image), (labels_HW.shape[0], labels_HW.shape[1]))]
-            counts.update(rows_HW, labels_HW)
-            boundaries.update(rows_HW, labels_HW)
+        for own_counts, own_boundaries in map_on_cores(of_one, share(range(len(labelled)))):
+            counts += own_counts
+            boundaries += own_boundaries
             advance(world_size())
     all_counts, all_boundaries = zip(*gather((counts, boundaries)), strict=True)
     return functools.reduce(operator.iadd, all_counts), functools.reduce(operator.iadd, all_boundaries)

@@ -49,8 +49,8 @@ def test_the_first_images_and_those_after_them_are_all_images_once(source: Siame
 
 def test_large_images_come_one_by_one(source: SiameseSource, monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(len(indices) for indices, _, _ in source.whole()) == 4
-    monkeypatch.setattr("contextseg.training.images._CPU_PIXELS", 2 * 32 * 64 + 1)
+    monkeypatch.setattr("contextseg.training.images.pixels_at_once", lambda _: 2 * 32 * 64 + 1)
     assert max(len(indices) for indices, _, _ in source.whole()) == 2
-    monkeypatch.setattr("contextseg.training.images._CPU_PIXELS", 1)
+    monkeypatch.setattr("contextseg.training.images.pixels_at_once", lambda _: 1)
     assert {len(indices) for indices, _, _ in source.whole()} == {1}
     assert sorted(seen(source)) == list(range(len(SIZES)))

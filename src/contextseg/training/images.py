@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contextseg.collectives import rank, share, world_size
-from contextseg.conventions import STRIDE_PX
+from contextseg.conventions import STRIDE_PX, pixels_at_once
 from contextseg.data.cache import ImageCache
 from contextseg.data.threads import map_ahead
 from contextseg.errors import SettingsError
@@ -17,9 +17,6 @@ from contextseg.randomness import keyed_rng
 from contextseg.settings import Settings
 from contextseg.views.geometry import whole_coordinates
 from contextseg.views.siamese import SiameseBatch, siamese_batch
-
-_PIXELS = 2**20  # of the whole images that are in a batch
-_CPU_PIXELS = 2**16  # the same on a CPU, where maps that leave its cache cost more than twice the time
 
 
 class SiameseSource:
@@ -93,7 +90,7 @@ def whole_images(
     batches: list[list[int]] = []
     for (height, width), of_one_shape in cache.by_shape().items():
         indices = [index for index in of_one_shape if chosen is None or index in chosen]
-        batch_size = max(1, (_CPU_PIXELS if device.type == "cpu" else _PIXELS) // (height * width))
+        batch_size = max(1, pixels_at_once(device.type) // (height * width))
         batches += [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
     for batch, arrays in _read_batches(cache, batches[rank() :: world_size()]):
         images = torch.stack([to_tensor(array, device) for array in arrays]).float() / 255
