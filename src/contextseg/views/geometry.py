@@ -147,8 +147,8 @@ def whole_coordinates(height: int, width: int) -> Tensor:
 
 
 def apply_views(views: Sequence[GeometricView], whole_BCHW: Tensor) -> Tensor:
-    """Apply one view to each element of a batch; all views have the same size."""
-    return torch.stack([view.apply(whole) for view, whole in zip(views, whole_BCHW, strict=True)])
+    """Apply one view to each element of a batch, in the batch's memory format; all views have the same size."""
+    return torch.cat([view.apply(whole_1CHW) for view, whole_1CHW in zip(views, whole_BCHW.split(1), strict=True)])
 
 
 def draw_frame(
@@ -177,13 +177,13 @@ def draw_crop(rng: np.random.Generator, side: int, min_scale: float, flip_p: flo
 def _resize(view: Tensor, size: tuple[int, int], mode: Literal["bilinear", "nearest"]) -> Tensor:
     if tuple(view.shape[-2:]) == size:
         return view
-    lead = view.shape[:-2]
-    flat = view.reshape(1, -1, *view.shape[-2:])
     if mode == "nearest":
         rows, columns = (_nearest(old, new, view.device) for old, new in zip(view.shape[-2:], size, strict=True))
         return view[..., rows, :][..., columns]
+    if view.ndim != 4:  # a batch keeps its memory format, which a reshape would lose
+        return _resize(view.reshape(1, -1, *view.shape[-2:]), size, mode).reshape(*view.shape[:-2], *size)
     shrinks = size[0] < view.shape[-2] or size[1] < view.shape[-1]
-    return F.interpolate(flat, size=size, mode="bilinear", align_corners=False, antialias=shrinks).reshape(*lead, *size)
+    return F.interpolate(view, size=size, mode="bilinear", align_corners=False, antialias=shrinks)
 
 
 def _nearest(old: int, new: int, device: torch.device) -> Tensor:
