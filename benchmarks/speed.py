@@ -166,7 +166,7 @@ def make_bare_step(settings: Settings, device: str) -> Callable[[], None]:
     """Return a step of the bare network."""
     fabric = Fabric(accelerator=device, devices=1, precision=choose_precision("auto", torch.device(device)))
     network = PixelEmbedding(Backbone(settings.backbone), settings.picie.dim).to(memory_format=torch.channels_last)
-    wrapped, optimizer = fabric.setup(network, torch.optim.Adam(network.parameters(), lr=1e-4))
+    wrapped, optimizer = fabric.setup(network, torch.optim.Adam(network.parameters(), lr=1e-4, fused=True))
     side = settings.views.frame_px
     view = torch.rand(settings.training.batch_size, 3, side, side).contiguous(memory_format=torch.channels_last)
     view, where = view.to(fabric.device), torch.zeros(len(view), 2, side // 4, side // 4, device=fabric.device)

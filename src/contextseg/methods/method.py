@@ -80,7 +80,7 @@ class Method(nn.Module):
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Return the optimiser of the parameters; Adam, where a method has none of its own."""
-        return torch.optim.Adam(self.parameters(), lr=self.settings.training.learning_rate)
+        return torch.optim.Adam(self.parameters(), lr=self.settings.training.learning_rate, fused=True)
 
     def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
         """Prepare an epoch; gradients are off. It must leave all processes in the same state."""

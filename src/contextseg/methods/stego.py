@@ -107,7 +107,7 @@ class Stego(Method):
         """Return Adam, with a learning rate of its own for the probe."""
         head = [parameter for parameter in self.embedding.parameters() if parameter.requires_grad]
         probe: dict[str, Any] = {"params": [self.probe_KD], "lr": self.settings.stego.probe_learning_rate}
-        return torch.optim.Adam([{"params": head}, probe], lr=self.settings.training.learning_rate)
+        return torch.optim.Adam([{"params": head}, probe], lr=self.settings.training.learning_rate, fused=True)
 
     def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
         """Before the first epoch: find the nearest images of each by their pooled frozen features."""

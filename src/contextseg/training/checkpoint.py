@@ -61,18 +61,24 @@ def load_checkpoint(path: Path, method: nn.Module, optimizer: torch.optim.Optimi
             {name.removeprefix("method/"): v for name, v in state.items() if name.startswith("method/")}
         )
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-        _check_moments(optimizer)
+        _lay_out_moments(optimizer)
     except (RuntimeError, ValueError, KeyError) as error:
         raise RunError(f"{path}: does not fit the settings of this run: {error}") from error
     return position
 
 
-def _check_moments(optimizer: torch.optim.Optimizer) -> None:
-    """Refuse moments that are not of their parameter's shape; the optimiser itself would find out at its next step."""
+def _lay_out_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the memory layout of their parameter: a fused step pairs them as they lie in memory, unchecked.
+
+    Raises:
+        ValueError: a moment is not of its parameter's shape.
+    """
     for parameter, moments in optimizer.state.items():
         for name, value in moments.items():
-            if value.ndim > 0 and value.shape != parameter.shape:
-                raise ValueError(f"{name} is {tuple(value.shape)}, its parameter {tuple(parameter.shape)}")
+            if value.ndim > 0:
+                if value.shape != parameter.shape:
+                    raise ValueError(f"{name} is {tuple(value.shape)}, its parameter {tuple(parameter.shape)}")
+                moments[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
