@@ -256,7 +256,7 @@ def test_two_settings_share_nothing_that_can_change():
     assert made().backbone.options == {}
 
 
-@pytest.mark.parametrize(("method", "rate"), [("context", 1e-4), ("mdc", 1e-4), ("densesiam", 3e-3), ("stego", 5e-4)])
+@pytest.mark.parametrize(("method", "rate"), [("context", 1e-3), ("mdc", 1e-4), ("densesiam", 3e-3), ("stego", 5e-4)])
 def test_each_method_has_the_learning_rate_it_was_published_with(method, rate):
     assert made(method=method).training.learning_rate == rate
     decay = 0.5 if method == "context" else 0
@@ -266,6 +266,13 @@ def test_each_method_has_the_learning_rate_it_was_published_with(method, rate):
     # what is given is taken, be it the default of others
     for given in (1e-4, 0.2):
         assert made(method=method, training={"learning_rate": given}).training.learning_rate == given
+
+
+@pytest.mark.parametrize("known", [{"backbone": {"weights": "a.pt"}}, {"start": "pretrain"}])
+def test_a_start_that_knows_something_is_changed_slowly(known):
+    assert made(**known).training.learning_rate == 1e-4
+    assert made(**known, training={"learning_rate": 1e-3}).training.learning_rate == 1e-3
+    assert made(method="picie", **known).training == made(method="picie").training
 
 
 @pytest.mark.parametrize(("epochs", "first"), [(1, 0), (2, 1), (3, 2), (5, 4), (10, 8)])

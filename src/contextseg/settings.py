@@ -141,7 +141,10 @@ class TrainingSettings(Section):
     epochs: int = Field(5, ge=1, description="passes over the images")
     batch_size: int = Field(16, ge=2, description="images per step, of all processes together")
     learning_rate: float = Field(
-        1e-4, gt=0, description="learning rate; where none is given, densesiam takes 3e-3 and stego 5e-4"
+        1e-4,
+        gt=0,
+        description="learning rate; where none is given, context takes 1e-3 from random weights, densesiam 3e-3 and "
+        "stego 5e-4",
     )
     decay: float = Field(
         0.0,
@@ -406,6 +409,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _fill_in_what_follows_from_others(self) -> Self:
+        if self.method == "context" and self.start == "backbone" and self.backbone.is_random():
+            self._fill_in("training", learning_rate=1e-3)  # of what is to be kept there is nothing
         self._fill_in("training", **_TRAINING.get(self.method, {}))
         if self.method == "densesiam":
             self._fill_in("densesiam", region_from_epoch=self.training.epochs * 4 // 5)
