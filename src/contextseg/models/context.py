@@ -268,7 +268,8 @@ def appearance(image_B3HW: Tensor) -> Tensor:
     """Return Lab / 100 of each cell's mean colour, and the Sobel gradient of its L: (B, 4, h, w) float32."""
     with torch.autocast(image_B3HW.device.type, enabled=False):  # half precision rounds small differences away
         lab = kornia.color.rgb_to_lab(F.avg_pool2d(image_B3HW.float(), STRIDE_PX)) / 100
-        return torch.cat([lab, kornia.filters.sobel(lab[:, :1])], dim=1)
+        looks_BChw = torch.cat([lab, kornia.filters.sobel(lab[:, :1])], dim=1)
+        return looks_BChw.contiguous(memory_format=torch.channels_last)  # as what it is joined to
 
 
 def differences(image_B3HW: Tensor) -> Tensor:
