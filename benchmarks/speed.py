@@ -29,6 +29,7 @@ from contextseg import verbs
 from contextseg.conventions import SIZE_MULTIPLE_PX
 from contextseg.data.images import list_images, read_image
 from contextseg.data.scenes import write_scenes
+from contextseg.memory import keep_freed_memory
 from contextseg.methods import METHODS
 from contextseg.methods import method as common
 from contextseg.methods.context import Context
@@ -132,6 +133,7 @@ def main(
     device: str = "cpu",
     only: Annotated[str, typer.Option(help="Names of rows, with commas.")] = ",".join(ROWS),
 ) -> None:
+    keep_freed_memory()  # as the command line does
     values = {
         "n_classes": classes,
         "backbone": {"name": backbone},

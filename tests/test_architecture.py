@@ -12,7 +12,7 @@ SRC = Path(__file__).parents[1] / "src" / "contextseg"
 
 # A part may import from the layers above its own in this list; the parts of one layer may not import one another.
 LAYERS: list[set[str]] = [
-    {"conventions", "errors", "extras", "files", "randomness", "__init__"},
+    {"conventions", "errors", "extras", "files", "memory", "randomness", "__init__"},
     {"settings", "colours", "collectives", "progress"},
     {"run_folder", "classes"},
     {"naming"},
@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
     {"cli"},
     {"__main__"},
 ]
-ALLOWED_WITHIN = {"conventions", "errors", "extras", "files", "randomness", "__init__"}
+ALLOWED_WITHIN = {"conventions", "errors", "extras", "files", "memory", "randomness", "__init__"}
 TORCHLESS = {
     "run_folder",
     "settings",

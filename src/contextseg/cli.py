@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
 from contextseg.errors import ClassesError, ContextsegError
+from contextseg.memory import keep_freed_memory
 from contextseg.settings import METHOD_SECTIONS, load_settings, make_settings, override
 
 app = typer.Typer(
-    help="Learn semantic classes from unlabelled images, and predict masks.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -46,6 +46,12 @@ def _one_line_errors() -> Iterator[None]:
     except ContextsegError as error:
         errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
+
+
+@app.callback()
+def begin() -> None:
+    """Learn semantic classes from unlabelled images, and predict masks."""
+    keep_freed_memory()  # the process is ours; one that calls the verbs decides for itself
 
 
 @app.command()

@@ -1,0 +1,19 @@
+"""Memory that a process has freed and soon needs again."""
+
+import ctypes
+import sys
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's names of what it is asked for
+_LARGEST_KEPT = 2**25  # bytes of a tensor: what is larger is given back at once, as before
+_KEPT = 2**28  # bytes, in all
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep up to 256 MiB of what is freed; elsewhere nothing happens.
+
+    By itself it gives the memory of a large tensor back to the system, which clears every page before the next step has
+    it again: a tenth of the time of training, and a fifth of prediction.
+    """
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)
+        mallopt(_TRIM_THRESHOLD, _KEPT)
