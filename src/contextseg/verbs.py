@@ -112,7 +112,7 @@ def predict(
         masks.add(path, targets[path], prediction.clusters if confidence else best_ids(scores_Khw, size))
 
     with progress(console or Console(quiet=True), "predicting", len(targets)) as advance:
-        for _ in map_ahead(lambda one: write(*one), scored()):  # threads read and write, this one computes
+        for _ in map_ahead(lambda one: write(*one), scored()):  # threads read, look and write
             advance(world_size())
     return list(itertools.chain(*gather(left_out)))
 
