@@ -268,11 +268,26 @@ def test_each_method_has_the_learning_rate_it_was_published_with(method, rate):
         assert made(method=method, training={"learning_rate": given}).training.learning_rate == given
 
 
-@pytest.mark.parametrize("known", [{"backbone": {"weights": "a.pt"}}, {"start": "pretrain"}])
-def test_a_start_that_knows_something_is_changed_slowly(known):
-    assert made(**known).training.learning_rate == 1e-4
-    assert made(**known, training={"learning_rate": 1e-3}).training.learning_rate == 1e-3
-    assert made(method="picie", **known).training == made(method="picie").training
+KNOWN = {"backbone": {"weights": "a.pt"}}
+
+
+@pytest.mark.parametrize(
+    ("start", "rate", "teacher"),
+    [
+        ({}, 1e-3, "student"),
+        ({"start": "pretrain"}, 1e-3, "student"),
+        (KNOWN, 1e-4, "start"),
+        (KNOWN | {"start": "pretrain"}, 1e-4, "start"),
+        ({"backbone": {"pretrained": True}}, 1e-4, "start"),
+    ],
+)
+def test_context_leans_on_what_it_learns_where_the_start_knows_little(start, rate, teacher):
+    settings = made(**start)
+    assert (settings.training.learning_rate, settings.context.guidance.teacher) == (rate, teacher)
+    assert f"teacher: {teacher}" in settings.to_yaml()
+    given = made(**start, training={"learning_rate": 0.2}, context={"guidance": {"teacher": "start"}})
+    assert (given.training.learning_rate, given.context.guidance.teacher) == (0.2, "start")
+    assert made(method="picie", **start).training == made(method="picie").training
 
 
 @pytest.mark.parametrize(("epochs", "first"), [(1, 0), (2, 1), (3, 2), (5, 4), (10, 8)])

@@ -143,8 +143,8 @@ class TrainingSettings(Section):
     learning_rate: float = Field(
         1e-4,
         gt=0,
-        description="learning rate; where none is given, context takes 1e-3 from random weights, densesiam 3e-3 and "
-        "stego 5e-4",
+        description="learning rate; where none is given, context takes 1e-3 for a network that has seen these "
+        "images at most, densesiam 3e-3 and stego 5e-4",
     )
     decay: float = Field(
         0.0,
@@ -275,7 +275,7 @@ class GuidanceSettings(Section):
     teacher: Literal["auto", "start", "student"] = Field(
         "auto",
         description="start: places are grouped once, by the network as it starts; student: for each epoch, by the "
-        "network as it is; auto: student for a random start, else start",
+        "network as it is; auto: student for a network that has seen these images at most, else start",
     )
     shuffled: bool = Field(False, description="control: holistic labels exchanged at random between places")
 
@@ -409,12 +409,22 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _fill_in_what_follows_from_others(self) -> Self:
-        if self.method == "context" and self.start == "backbone" and self.backbone.is_random():
-            self._fill_in("training", learning_rate=1e-3)  # of what is to be kept there is nothing
+        if self.method == "context":
+            self._fill_in_for_context()
         self._fill_in("training", **_TRAINING.get(self.method, {}))
         if self.method == "densesiam":
             self._fill_in("densesiam", region_from_epoch=self.training.epochs * 4 // 5)
         return self
+
+    def _fill_in_for_context(self) -> None:
+        """Let a network that has at most seen these images lean on what it learns, rather than on how it starts."""
+        knows_little = self.backbone.is_random()
+        if knows_little:
+            self._fill_in("training", learning_rate=1e-3)
+        guidance = self.context.guidance
+        if guidance.teacher == "auto":
+            teacher = guidance.model_copy(update={"teacher": "student" if knows_little else "start"})
+            object.__setattr__(self, "context", self.context.model_copy(update={"guidance": teacher}))
 
     def _fill_in(self, section: str, **values: Any) -> None:
         own: Section = getattr(self, section)

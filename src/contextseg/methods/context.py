@@ -159,8 +159,7 @@ class Context(Method):
         self.centers_KD.copy_(F.normalize(torch.lerp(self.centers_KD, means_KD, rate_K[:, None]), dim=1))
 
     def _teacher_is_student(self) -> bool:
-        teacher = self.settings.context.guidance.teacher
-        return teacher == "student" or (teacher == "auto" and self.settings.backbone.is_random())
+        return self.settings.context.guidance.teacher == "student"
 
     def _start_projection(self, images: TrainingImages) -> None:
         """Let the decoder begin as the leading axes of what the backbone says of the images."""
