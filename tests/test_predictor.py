@@ -268,6 +268,18 @@ def test_a_long_image_is_told_by_the_centres_of_all_its_tiles():
     assert (alone - whole[..., :24]).abs().max() > 0.01
 
 
+def test_a_tile_that_cannot_be_embedded_leaves_no_centres_behind(monkeypatch):
+    method = Method(Patchify(), SETTINGS)
+    method.own_centers, method.centers_within = True, own_centers
+    predictor = Predictor(method, centers(4), SETTINGS, tile_px=64, overlap_px=0)
+    before = predictor.score(noise(32, 64))
+    with monkeypatch.context() as patch:
+        patch.setattr(predictor, "score_tile", lambda *_, **_whole: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            predictor.score(noise(32, 640, seed=1))
+    assert torch.equal(predictor.score(noise(32, 64)), before)
+
+
 def test_as_many_threads_as_before_once_all_images_are_scored_or_one_cannot_be(monkeypatch):
     n_threads = torch.get_num_threads()
     predictor = patchify_predictor()
