@@ -65,6 +65,12 @@ def train(
         fabric.barrier()
         return time.perf_counter()
 
+    def set_rates(position: Position) -> None:
+        for group, full_rate in zip(optimizer.param_groups, full_rates, strict=True):
+            group["lr"] = full_rate * learning_rate_share(position, source.n_steps, settings.training)
+
+    if at.step:  # the epoch may have no step left, and reports the rate of its last one
+        set_rates(Position(at.epoch, at.step - 1))
     with stop_signals() as stopped:
         while at.epoch < settings.training.epochs:
             title = f"epoch {at.epoch + 1}/{settings.training.epochs}"
@@ -88,8 +94,7 @@ def train(
                     values = _means(losses)
                     _check_finite(values["loss"], at, [source.cache.names[index] for index in batch.indices])
                     fabric.backward(losses["loss"])
-                    for group, full_rate in zip(optimizer.param_groups, full_rates, strict=True):
-                        group["lr"] = full_rate * learning_rate_share(at, source.n_steps, settings.training)
+                    set_rates(at)
                     wrapped_optimizer.step()
                     wrapped_optimizer.zero_grad()
                     if rank() == 0:
