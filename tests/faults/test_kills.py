@@ -42,6 +42,19 @@ def test_killed_again_and_again(photos: Path, tmp_path: Path, unbroken: RunFolde
     print(f"{len(places)} kills in {n_runs} runs:", dict(Counter(places).most_common()))
 
 
+def test_killed_before_each_line_of_metrics(photos: Path, tmp_path: Path, unbroken: RunFolder) -> None:
+    """An epoch's own line, too, when its last step is in the checkpoint already."""
+    settings = tiny(checkpoint_every_s=1e-9)
+    whole = start(photos, tmp_path / "whole", settings, NEVER, kill)
+    assert whole.end() == 0
+    lines = [place for place, name in enumerate(whole.touched, 1) if name == "metrics.jsonl"]
+    assert len(lines) == 2 * (2 + 1)
+    for place in lines:
+        out = tmp_path / f"killed{place}"
+        assert start(photos, out, settings, place, kill).end() == -signal.SIGKILL
+        same_run(unbroken, fit(photos, out, settings, resume=True))
+
+
 def test_two_runs_in_one_folder(photos: Path, tmp_path: Path, unbroken: RunFolder) -> None:
     """The second is refused while the first lives, and goes on with the work of the first once that is dead."""
     first = start(photos, tmp_path / "run", tiny(), ".weights.safetensors.part", stop)
