@@ -42,13 +42,15 @@ def page() -> Iterator[Page]:
 
 
 @contextmanager
-def served(run: Path, images: Path) -> Iterator[str]:
-    """Start the program as a user does; give the address that it prints."""
+def shown(page: Page, run: Path, images: Path) -> Iterator[None]:
+    """Start the program as a user does, and go to the address that it prints; leave it before the program ends."""
     command = [sys.executable, "-m", "contextseg", "review", str(run), str(images), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         try:
             assert program.stdout is not None
-            yield next(found[0] for line in program.stdout if (found := re.search(r"http://127\S+", line)))
+            page.goto(next(found[0] for line in program.stdout if (found := re.search(r"http://127\S+", line))))
+            yield
+            page.goto("about:blank")
         finally:
             program.terminate()
 
@@ -69,8 +71,7 @@ def name(page: Page, id_: int, text: str) -> None:
 def test_a_whole_review(page: Page, tmp_path: Path) -> None:
     masks = {f"photo-{seed}.png": (quarters(seed), 0.9 - 0.1 * seed) for seed in range(3)}
     run, images = write_case(tmp_path, masks)
-    with served(run, images) as address:
-        page.goto(address)
+    with shown(page, run, images):
         for id_, text in enumerate(["sky", "sea & <sand>", "road"]):
             name(page, id_, text)
         page.get_by_label("Merge class 3 into", exact=True).select_option(label="road")
@@ -111,16 +112,14 @@ def test_a_whole_review(page: Page, tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(image), np.array([0, 1, 1, 1])[quarters(2)])
     with Image.open(run / "review/export/masks/photo-0.png") as image:
         assert np.array_equal(np.asarray(image), np.array([0, 1, 2, 2])[quarters(0)])
-    with served(run, images) as address:
-        page.goto(address)
+    with shown(page, run, images):
         check_decisions(page)
 
 
 def test_a_class_is_split_in_a_run_of_its_own(page: Page, scenes: Path, tmp_path: Path) -> None:
     small = {"data": {"image_px": 64}, "views": {"frame_px": 64}, "clustering": {"max_points": 4000}}
     run = fit(scenes, tmp_path / "run", make_settings({"n_classes": 3, "method": "lab", **small})).path
-    with served(run, scenes) as address:
-        page.goto(address)
+    with shown(page, run, scenes):
         name(page, 1, "ground")
         page.get_by_role("button", name="Split ground").click()
         made = tmp_path / "run-split"
