@@ -18,6 +18,7 @@ from rich.console import Console
 from contextseg.comparison.compare import write_tables
 from contextseg.comparison.rows import collect, run_row
 from contextseg.comparison.tables import screen_table
+from contextseg.data.labelled import open_labelled
 from contextseg.settings import load_settings, override
 
 ROOT = Path(__file__).parents[1]
@@ -95,12 +96,13 @@ def main(
     assignments: Annotated[list[str] | None, typer.Option("--set", help="Settings of all rows.")] = None,
     data: Path = DATA,
 ) -> None:
-    names, sets = rows.split(","), [only] if only else list(SETS)
+    names = rows.split(",")
+    sets = {data_set: open_labelled(data / "data" / data_set) for data_set in ([only] if only else SETS)}
     for seed in range(seeds):
         for name in names:
-            for data_set in sets:
-                root, values = data / "data" / data_set, settings_of(name, data_set, start, assignments or [], data)
-                where = {"images": root / "images", "data": root, "out": out / start / data_set}
+            for data_set, labelled in sets.items():
+                values = settings_of(name, data_set, start, assignments or [], data)
+                where = {"images": labelled.root / "images", "labelled": labelled, "out": out / start / data_set}
                 run_row(name, values, seed, **where, console=console)
     for data_set in sets:
         found = collect(out / start / data_set, names, seeds)

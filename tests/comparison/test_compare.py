@@ -3,8 +3,10 @@
 import csv
 import json
 import re
+import shutil
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +14,12 @@ from PIL import Image
 from rich.console import Console
 
 from contextseg import verbs
+from contextseg.comparison import compare as comparison
 from contextseg.comparison.compare import compare, merged
 from contextseg.comparison.rows import Row, collect, run_folder
 from contextseg.comparison.tables import cells, markdown, ranked
 from contextseg.errors import RunError, SettingsError
+from contextseg.evaluation.scores import Scores
 
 SHARED = {
     "data": {"image_px": 64},
@@ -88,12 +92,53 @@ def test_the_data_set_may_be_named(scenes: Path, tmp_path: Path) -> None:
     assert "Potsdam-3, all: 12 images" in told.file.getvalue()
 
 
-def test_scores_with_an_option_are_not_shown_beside_plain_ones(scenes: Path, compared: tuple[Path, list[Row]]) -> None:
+@pytest.mark.parametrize("option", ["refine", "merged"])
+def test_scores_with_an_option_are_not_shown_beside_plain_ones(
+    scenes: Path, compared: tuple[Path, list[Row]], option: str
+) -> None:
     out, rows = compared
-    verbs.evaluate(run_folder(out, "lab", 0), scenes, refine=True)
+    run = run_folder(out, "lab", 0)
+    verbs.merge(run, 0, [1, 2, 3])
+    verbs.evaluate(run, scenes, refine=option == "refine", merged=option == "merged")
     again = compare(scenes, ["lab"], out, n_seeds=1, settings=SHARED)
     assert again[0].scores[0].options == {}
     assert again[0].percent("miou") == rows[0].percent("miou")[:1]
+
+
+def test_scores_of_another_split_or_set_are_not_shown_as_those_that_are_asked_for(scenes: Path, tmp_path: Path) -> None:
+    data = tmp_path / "scenes"
+    for path in scenes.glob("*/*.png"):
+        kind, split = path.parent.name, "val" if path.stem < "0004" else "train"
+        (data / kind / split).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, data / kind / split / path.name)
+    shutil.copyfile(scenes / "classes.txt", data / "classes.txt")
+    out, settings = tmp_path / "out", {**SHARED, "n_classes": 4}
+
+    def scored(**asked: Any) -> Scores:
+        (row,) = compare(data, ["lab"], out, n_seeds=1, settings=settings, **asked)
+        return row.scores[0]
+
+    for asked, split, n_images in (({"split": "val"}, "val", 4), ({}, "train+val", 12), ({"split": "val"}, "val", 4)):
+        scores = scored(**asked)
+        assert (scores.context["split"], scores.n_images) == (split, n_images)
+    assert scored(split="val", data_set="potsdam3").context["data"] == "Potsdam-3"
+    (data / "images" / "val" / "0000.png").unlink()
+    (data / "labels" / "val" / "0000.png").unlink()
+    assert scored(split="val").n_images == 3
+
+
+def test_no_table_shows_seeds_that_were_not_looked_at(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**SHARED, "n_classes": 4}
+    compare(scenes, ["lab"], tmp_path, n_seeds=2, settings=settings)
+    shown: list[list[int]] = []
+    write = comparison.write_tables
+    monkeypatch.setattr(
+        comparison, "write_tables", lambda rows, out: shown.append([*rows[0].seeds]) or write(rows, out)
+    )
+    compare(scenes, ["lab"], tmp_path, n_seeds=2, settings=settings, data_set="potsdam3")
+    assert shown == [[0], [0, 1]]
 
 
 def test_a_run_that_was_broken_off_is_resumed(scenes: Path, compared: tuple[Path, list[Row]]) -> None:

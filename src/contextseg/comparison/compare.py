@@ -57,18 +57,8 @@ def compare(
         raise SettingsError(f"methods={','.join(methods)}: each row needs a name of its own")
     for seed in range(n_seeds):
         for name, values in rows.items():
-            run_row(
-                name,
-                values,
-                seed,
-                images=images or data,
-                data=data,
-                out=out,
-                split=split,
-                data_set=data_set,
-                console=console,
-            )
-        write_tables(collect(out, list(rows), n_seeds), out)
+            run_row(name, values, seed, images=images or data, labelled=labelled, out=out, split=split, console=console)
+        write_tables(collect(out, list(rows), seed + 1), out)  # later seeds may have scores of another split
     found = collect(out, list(rows), n_seeds)
     console.print(screen_table(found, title=str(labelled)))
     return found

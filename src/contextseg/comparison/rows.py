@@ -1,7 +1,8 @@
 """The rows of a comparison: settings to run, one folder for each seed, and what those folders say afterwards.
 
-A row's runs lie in ``OUT/ROW/seed-N``. A run with scores is finished and is never run again; one that was broken off is
-resumed. So a comparison goes on where it stopped, and a longer one takes over the runs of a shorter.
+A row's runs lie in ``OUT/ROW/seed-N``. A run that is finished is never run again, and is scored again only if its scores
+are of other images or with an option; one that was broken off is resumed. So a comparison goes on where it stopped, and
+a longer one takes over the runs of a shorter.
 """
 
 import statistics
@@ -13,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from contextseg import verbs
+from contextseg.data.labelled import LabelledImages
 from contextseg.errors import RunError
 from contextseg.evaluation.scores import Scores, read_scores
 from contextseg.run_folder import RunFolder
@@ -51,10 +53,9 @@ def run_row(
     seed: int,
     *,
     images: Path,
-    data: Path,
+    labelled: LabelledImages,
     out: Path,
     split: str | None = None,
-    data_set: str | None = None,
     console: Console | None = None,
 ) -> None:
     """Train one seed of a row on the images, and score it on the labelled set, unless that is done.
@@ -64,10 +65,9 @@ def run_row(
         values: nested settings, without the seed.
         seed: of the run.
         images: a folder of images; no label is read there.
-        data: the labelled set.
+        labelled: the labelled set.
         out: folder of the comparison.
-        split: the split of it that is scored; all by default.
-        data_set: its name; by default the first that fits the folder.
+        split: the split that `labelled` was opened with.
         console: where progress is shown; nowhere by default.
 
     Raises:
@@ -77,12 +77,12 @@ def run_row(
     settings = make_settings({**values, "seed": seed})
     if (folder / "scores.json").exists():
         _check_same(folder, settings)
-        if not read_scores(folder / "scores.json").options:
+        if _are_plain(read_scores(folder / "scores.json"), labelled):
             return
     console.print(f"[bold]{name}[/], seed {seed}", highlight=False)
     if not (folder / "weights.safetensors").exists():
         verbs.fit(images, folder, settings, resume=(folder / "settings.yaml").exists(), console=console)
-    scores = verbs.evaluate(folder, data, split=split, data_set=data_set, console=console)
+    scores = verbs.evaluate(folder, labelled.root, split=split, data_set=labelled.data_set, console=console)
     console.print(f"{name}, seed {seed}: accuracy {100 * scores.accuracy:.1f}, mIoU {100 * scores.miou:.1f}")
 
 
@@ -124,6 +124,12 @@ def _collect_row(out: Path, name: str, n_seeds: int) -> Row | None:
         cluster_use=min(last) if last else None,
         images_per_s=statistics.median(rates) if rates else None,
     )
+
+
+def _are_plain(scores: Scores, labelled: LabelledImages) -> bool:
+    """Return whether scores are of these labelled images, with no option on."""
+    of = scores.context.get("data"), scores.context.get("split"), scores.n_images
+    return not scores.options and of == (labelled.space.name, labelled.split, len(labelled))
 
 
 def _check_same(folder: Path, settings: Settings) -> None:

@@ -38,7 +38,7 @@ from contextseg.evaluation.boundaries import BoundaryCounts
 from contextseg.evaluation.matching import MATCHINGS, SURPLUS, majority_classes, matched_pixels
 from contextseg.files import write_atomically
 
-OPTIONS = ("probe", "fresh_clusters", "flip", "refine")
+OPTIONS = ("probe", "fresh_clusters", "flip", "refine", "merged")
 """What `evaluate` can be told to do otherwise: keys of the context of scores, None or False where an option is off."""
 
 
