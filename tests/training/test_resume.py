@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from interruption import interrupt_after
 from rich.console import Console
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from contextseg.classes import Classes
@@ -152,6 +154,29 @@ def test_interrupt_while_clustering_resumes_at_the_start_of_the_epoch(
         fit(scenes, tmp_path / "run", tiny(method))
     monkeypatch.undo()
     same_run(unbroken, fit(scenes, tmp_path / "run", tiny(method), resume=True))
+
+
+def test_interrupt_while_a_batch_is_made_keeps_every_step(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, batches = tiny("iic", PEERS["iic"], batch_size=2), SiameseSource.batches
+
+    def interrupted(source: SiameseSource, epoch: int, first_step: int = 0) -> Iterator[SiameseBatch]:
+        for step, batch in enumerate(batches(source, epoch, first_step), start=first_step):
+            if (epoch, step) == (1, 4):
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SiameseSource, "batches", interrupted)
+        with pytest.raises(InterruptedRunError, match="state is saved"):
+            fit(scenes, tmp_path / "broken", settings)
+    run = RunFolder.open(tmp_path / "broken")
+    with safe_open(run.checkpoint, framework="pt") as file:
+        position = json.loads(file.metadata()["position"])
+    last = run.metrics()[-1]
+    assert (position["epoch"], position["step"]) == (last["epoch"], last["step"] + 1) == (1, 5)  # of 6 steps
+    same_run(fit(scenes, tmp_path / "whole", settings), fit(scenes, run.path, settings, resume=True))
 
 
 @pytest.mark.parametrize("checkpoint_every_s", [1e-9, 300.0])

@@ -19,7 +19,7 @@ from contextseg.settings import Settings, TrainingSettings
 from contextseg.training.batch_norm import synchronise_batch_norm
 from contextseg.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from contextseg.training.images import SiameseSource
-from contextseg.training.stopping import Watched, stop_signals
+from contextseg.training.stopping import Watched, stop_if, stop_signals
 
 LOW_HEALTH = 0.5
 """A run warns when what its method watches, such as the cluster use, falls under this fraction: it is collapsing."""
@@ -63,6 +63,7 @@ def train(
         if rank() == 0:
             save_checkpoint(run.checkpoint, method, optimizer, position)
         fabric.barrier()
+        stop_if(any_of_all(stopped.is_set()))  # here and nowhere else between steps, so that none is lost
         return time.perf_counter()
 
     def set_rates(position: Position) -> None:
@@ -85,8 +86,7 @@ def train(
             saved = began
             n_trained, done = source.n_steps * source.batch_size, at.step * source.batch_size
             with progress(console, f"{title} training", n_trained, done) as advance:
-                watched = Watched(source, stopped, advance)
-                for batch in watched.batches(at.epoch, at.step):
+                for batch in source.batches(at.epoch, at.step):
                     if partners := method.partners(batch.indices, at.epoch):
                         batch.partners = source.views(partners, at.epoch)
                     torch.manual_seed(step_seed(settings.seed, at))
@@ -100,6 +100,7 @@ def train(
                     if rank() == 0:
                         run.log(epoch=at.epoch, step=at.step, **values)
                     at = Position(at.epoch, at.step + 1, at.loss_sum + values["loss"])
+                    advance(source.batch_size)
                     due = time.perf_counter() - saved > settings.training.checkpoint_every_s
                     if any_of_all(due or stopped.is_set()):
                         saved = save(at)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run trains: it stops between two batches, with its state saved."""
+"""Ctrl-C and SIGTERM while a run trains: it stops where its state is saved."""
 
 import signal
 import threading
@@ -43,10 +43,20 @@ def stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-class Watched:
-    """The images of a run, while progress is shown and the user may stop the run between two batches.
+def stop_if(stopped: bool) -> None:
+    """End a run whose state is saved.
 
-    Of the batches that all processes train on together, all stop at the same one as soon as any has had the signal.
+    Raises:
+        InterruptedRunError: the user has stopped it.
+    """
+    if stopped:
+        raise InterruptedRunError("stopped; the state is saved, and the same command with --resume goes on from here")
+
+
+class Watched:
+    """The images of a run as an epoch begins, before its first step: shown is progress, and the user may stop the run.
+
+    Of the batches that all processes look at together, all stop at the same one as soon as any has had the signal.
     """
 
     def __init__(self, source: SiameseSource, stopped: threading.Event, advance: Advance) -> None:
@@ -71,9 +81,7 @@ class Watched:
 def _until(stopped: Callable[[], bool], batches: Iterable[Batch], done: Callable[[], None]) -> Iterator[Batch]:
     """Pass batches on and count them, until the user stops the run between two of them."""
     for batch in batches:
-        if stopped():
-            break
+        stop_if(stopped())
         yield batch
         done()
-    if stopped():
-        raise InterruptedRunError("stopped; the state is saved, and the same command with --resume goes on from here")
+    stop_if(stopped())
