@@ -152,10 +152,16 @@ def test_a_run_that_was_broken_off_is_resumed(scenes: Path, compared: tuple[Path
     assert json.loads((folder / "scores.json").read_text()) == scores
 
 
-def test_runs_of_other_settings_are_not_shown_as_these(scenes: Path, compared: tuple[Path, list[Row]]) -> None:
-    out, _ = compared
+@pytest.mark.parametrize("lost", [(), ("scores.json",), ("scores.json", "weights.safetensors")])
+def test_runs_of_other_settings_are_not_shown_as_these(
+    scenes: Path, compared: tuple[Path, list[Row]], tmp_path: Path, lost: tuple[str, ...]
+) -> None:
+    out = shutil.copytree(compared[0], tmp_path / "out")
+    for name in lost:
+        (run_folder(out, "lab", 0) / name).unlink()
     with pytest.raises(RunError, match="was run with other settings"):
         compare(scenes, ["lab"], out, n_seeds=1, settings={**SHARED, "data": {"image_px": 96}})
+    assert (run_folder(out, "lab", 0) / "scores.json").exists() == (not lost)
 
 
 @pytest.mark.parametrize(

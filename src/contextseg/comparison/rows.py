@@ -1,8 +1,8 @@
 """The rows of a comparison: settings to run, one folder for each seed, and what those folders say afterwards.
 
-A row's runs lie in ``OUT/ROW/seed-N``. A run that is finished is never run again, and is scored again only if its scores
-are of other images or with an option; one that was broken off is resumed. So a comparison goes on where it stopped, and
-a longer one takes over the runs of a shorter.
+A row's runs lie in ``OUT/ROW/seed-N``. A finished run is never run again, and it is scored again only if its scores are
+of other images or with an option; one that was broken off is resumed. So a comparison goes on where it stopped, and a
+longer one takes over the runs of a shorter.
 """
 
 import statistics
@@ -75,13 +75,14 @@ def run_row(
     """
     console, folder = console or Console(quiet=True), run_folder(out, name, seed)
     settings = make_settings({**values, "seed": seed})
-    if (folder / "scores.json").exists():
+    begun = (folder / "settings.yaml").exists()
+    if begun:
         _check_same(folder, settings)
-        if _are_plain(read_scores(folder / "scores.json"), labelled):
-            return
+    if (folder / "scores.json").exists() and _are_plain(read_scores(folder / "scores.json"), labelled):
+        return
     console.print(f"[bold]{name}[/], seed {seed}", highlight=False)
     if not (folder / "weights.safetensors").exists():
-        verbs.fit(images, folder, settings, resume=(folder / "settings.yaml").exists(), console=console)
+        verbs.fit(images, folder, settings, resume=begun, console=console)
     scores = verbs.evaluate(folder, labelled.root, split=split, data_set=labelled.data_set, console=console)
     console.print(f"{name}, seed {seed}: accuracy {100 * scores.accuracy:.1f}, mIoU {100 * scores.miou:.1f}")
 
@@ -133,7 +134,7 @@ def _are_plain(scores: Scores, labelled: LabelledImages) -> bool:
 
 
 def _check_same(folder: Path, settings: Settings) -> None:
-    """Refuse to show a run under settings that are not its own; what a run finds out about its weights is its own."""
+    """Refuse to take a run for one of other settings; what a run finds out about its weights is its own."""
     before, now = (
         one.model_dump(mode="json", exclude={"backbone": {"mean", "std", "options", "start"}})
         for one in (RunFolder(folder).settings(), settings)
