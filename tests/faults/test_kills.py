@@ -43,7 +43,7 @@ def test_killed_again_and_again(photos: Path, tmp_path: Path, unbroken: RunFolde
 
 
 def test_killed_before_each_line_of_metrics(photos: Path, tmp_path: Path, unbroken: RunFolder) -> None:
-    """An epoch's own line, too, when its last step is in the checkpoint already."""
+    """An epoch's own line, too."""
     settings = tiny(checkpoint_every_s=1e-9)
     whole = start(photos, tmp_path / "whole", settings, NEVER, kill)
     assert whole.end() == 0

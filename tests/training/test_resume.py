@@ -136,6 +136,7 @@ def test_interrupt_saves_and_resume_replays_nothing(
     run = RunFolder.open(tmp_path / "run")
     assert sum("step" in line for line in run.metrics()) == n_steps_before
     same_run(unbroken, fit(scenes, tmp_path / "run", tiny(method), resume=True))
+    assert min(line["images_per_s"] for line in run.metrics() if "step" not in line) > 0
 
 
 def test_interrupt_while_clustering_resumes_at_the_start_of_the_epoch(

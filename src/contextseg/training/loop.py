@@ -66,12 +66,6 @@ def train(
         stop_if(any_of_all(stopped.is_set()))  # here and nowhere else between steps, so that none is lost
         return time.perf_counter()
 
-    def set_rates(position: Position) -> None:
-        for group, full_rate in zip(optimizer.param_groups, full_rates, strict=True):
-            group["lr"] = full_rate * learning_rate_share(position, source.n_steps, settings.training)
-
-    if at.step:  # the epoch may have no step left, and reports the rate of its last one
-        set_rates(Position(at.epoch, at.step - 1))
     with stop_signals() as stopped:
         while at.epoch < settings.training.epochs:
             title = f"epoch {at.epoch + 1}/{settings.training.epochs}"
@@ -94,7 +88,8 @@ def train(
                     values = _means(losses)
                     _check_finite(values["loss"], at, [source.cache.names[index] for index in batch.indices])
                     fabric.backward(losses["loss"])
-                    set_rates(at)
+                    for group, full_rate in zip(optimizer.param_groups, full_rates, strict=True):
+                        group["lr"] = full_rate * learning_rate_share(at, source.n_steps, settings.training)
                     wrapped_optimizer.step()
                     wrapped_optimizer.zero_grad()
                     if rank() == 0:
@@ -102,7 +97,8 @@ def train(
                     at = Position(at.epoch, at.step + 1, at.loss_sum + values["loss"])
                     advance(source.batch_size)
                     due = time.perf_counter() - saved > settings.training.checkpoint_every_s
-                    if any_of_all(due or stopped.is_set()):
+                    # not after the last, so that a run that goes on in an epoch has a step, and its rate, to report
+                    if at.step < source.n_steps and any_of_all(due or stopped.is_set()):
                         saved = save(at)
             rate = (at.step - first_step) * source.batch_size / (time.perf_counter() - began)
             if rank() == 0:
