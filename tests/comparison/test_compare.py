@@ -164,6 +164,25 @@ def test_runs_of_other_settings_are_not_shown_as_these(
     assert (run_folder(out, "lab", 0) / "scores.json").exists() == (not lost)
 
 
+def test_runs_that_chose_their_number_of_classes_are_taken_up_again(scenes: Path, tmp_path: Path) -> None:
+    small = {"n_partitions": 2, "guidance": {"grid": 8}}
+    auto = {**SHARED, "context": small, "n_classes": 4, "choose_n_classes": True}
+    (row,) = compare(scenes, ["context"], tmp_path, n_seeds=1, settings=auto)
+    run = run_folder(tmp_path, "context", 0)
+    made = (run / "weights.safetensors").stat().st_mtime_ns
+    (again,) = compare(scenes, ["context"], tmp_path, n_seeds=1, settings=auto)
+    assert (again.settings, again.percent("miou")) == (row.settings, row.percent("miou"))
+    assert (run / "weights.safetensors").stat().st_mtime_ns == made
+    # who gives a number asks for another run than one that chose it, and the reverse
+    given = {**SHARED, "context": small}
+    n_other = 2 if row.settings.n_classes != 2 else 3
+    with pytest.raises(RunError, match="was run with other settings"):
+        compare(scenes, ["context"], tmp_path, n_seeds=1, settings={**given, "n_classes": n_other})
+    (run / "choosing.json").unlink()
+    with pytest.raises(RunError, match="was run with other settings"):
+        compare(scenes, ["context"], tmp_path, n_seeds=1, settings=auto)
+
+
 @pytest.mark.parametrize(
     ("methods", "message"),
     [(["lap"], "there is no 'lap'; there are context, "), (["lab", "lab"], "each row needs a name of its own")],

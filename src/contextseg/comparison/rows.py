@@ -77,7 +77,7 @@ def run_row(
     settings = make_settings({**values, "seed": seed})
     begun = (folder / "settings.yaml").exists()
     if begun:
-        _check_same(folder, settings)
+        _check_same(RunFolder(folder), settings)
     if (folder / "scores.json").exists() and _are_plain(read_scores(folder / "scores.json"), labelled):
         return
     console.print(f"[bold]{name}[/], seed {seed}", highlight=False)
@@ -133,11 +133,14 @@ def _are_plain(scores: Scores, labelled: LabelledImages) -> bool:
     return not scores.options and of == (labelled.space.name, labelled.split, len(labelled))
 
 
-def _check_same(folder: Path, settings: Settings) -> None:
-    """Refuse to take a run for one of other settings; what a run finds out about its weights is its own."""
+def _check_same(run: RunFolder, settings: Settings) -> None:
+    """Refuse to take a run for one of other settings; what a run finds out about weights and classes is its own."""
+    own = run.settings()
+    if settings.choose_n_classes and not own.choose_n_classes and (run.path / "choosing.json").exists():
+        settings = settings.model_copy(update={"n_classes": own.n_classes, "choose_n_classes": False})
     before, now = (
         one.model_dump(mode="json", exclude={"backbone": {"mean", "std", "options", "start"}})
-        for one in (RunFolder(folder).settings(), settings)
+        for one in (own, settings)
     )
     if before != now:
-        raise RunError(f"{folder}: was run with other settings than are asked for now; give another folder with -o")
+        raise RunError(f"{run.path}: was run with other settings than are asked for now; give another folder with -o")
