@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
 
@@ -212,6 +213,20 @@ def test_a_mask_that_cannot_be_written_ends_predict_with_its_error(lab_run: Path
     with pytest.raises(WriteError, match=r"0003\.png: cannot be written"):
         verbs.predict(lab_run, scenes, tmp_path)
     assert all((tmp_path / f"000{i}.png").is_file() for i in range(3))
+
+
+def test_an_error_that_is_held_holds_no_cores(lab_run: Path, scenes: Path, tmp_path: Path) -> None:
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        (tmp_path / "0003.png").mkdir()
+        with pytest.raises(WriteError) as held:
+            verbs.predict(lab_run, scenes, tmp_path)
+        assert held.tb is not None
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 4
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def test_evaluate_agrees_with_the_masks_that_predict_writes(lab_run: Path, scenes: Path, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Arithmetic on many things at once, where each is too small to keep all cores of a CPU busy."""
 
 import functools
+import math
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -13,16 +16,34 @@ _MAX_THREADS = 8  # each holds the maps of what it looks at
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
+_lock = threading.RLock()  # a generator may be cleared away, and so end, wherever memory is asked for
+_n_callers = _n_cores = 0  # of those that share the cores out now; what there was before the first of them
+
 
 def map_on_cores(function: Callable[[_In], _Out], things: Iterable[_In]) -> Iterator[_Out]:
     """Yield `function` of each thing, in order, as `map_ahead`: the cores that torch may use are shared out.
 
     That takes less time than all of them at one thing after another, since a core never waits for another one.
     """
-    n_cores = torch.get_num_threads()
-    n_threads = min(_MAX_THREADS, n_cores)
-    take_share = functools.partial(torch.set_num_threads, n_cores // n_threads)
+    with _all_cores() as n_cores:
+        share = math.ceil(n_cores / _MAX_THREADS)
+        take_share = functools.partial(torch.set_num_threads, share)
+        yield from map_ahead(function, things, n_threads=n_cores // share, initializer=take_share)
+
+
+@contextmanager
+def _all_cores() -> Iterator[int]:
+    """Give the cores that torch may use; it has them again afterwards, whoever else has shared them out meanwhile.
+
+    A thread that begins takes over the number that was set last in any other.
+    """
+    global _n_callers, _n_cores
+    with _lock:
+        _n_cores = _n_cores if _n_callers else torch.get_num_threads()
+        _n_callers += 1
     try:
-        yield from map_ahead(function, things, n_threads=n_threads, initializer=take_share)
+        yield _n_cores
     finally:
-        torch.set_num_threads(n_cores)  # of threads that are still to be made
+        with _lock:
+            torch.set_num_threads(_n_cores)
+            _n_callers -= 1

@@ -6,7 +6,8 @@ Where torchrun has started several processes, each predicts its share of the ima
 import functools
 import itertools
 import operator
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def predict(
             else:
                 yield path, image
 
-    def scored() -> Iterator[tuple[Path, Tensor, tuple[int, int]]]:
+    def scored() -> Generator[tuple[Path, Tensor, tuple[int, int]], None, None]:
         images, to_score = itertools.tee(found())
         scores = predictor.score_each(image for _, image in to_score)
         for scores_Khw, (path, image) in zip(scores, images, strict=True):
@@ -111,8 +112,8 @@ def predict(
         # last: `resume` takes it as the sign that all is there
         masks.add(path, targets[path], prediction.clusters if confidence else best_ids(scores_Khw, size))
 
-    with progress(console or Console(quiet=True), "predicting", len(targets)) as advance:
-        for _ in map_ahead(lambda one: write(*one), scored()):  # threads read, look and write
+    with progress(console or Console(quiet=True), "predicting", len(targets)) as advance, closing(scored()) as to_write:
+        for _ in map_ahead(lambda one: write(*one), to_write, finish=True):  # threads read, look and write
             advance(world_size())
     return list(itertools.chain(*gather(left_out)))
 

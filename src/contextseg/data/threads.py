@@ -22,6 +22,7 @@ def map_ahead(
     *,
     n_threads: int | None = None,
     initializer: Callable[[], None] | None = None,
+    finish: bool = False,
 ) -> Iterator[_Out]:
     """Yield `function` of each thing, in order; a few are worked on ahead, so memory is bounded.
 
@@ -30,6 +31,8 @@ def map_ahead(
         things: asked for in the caller's thread.
         n_threads: by default one for each processor, up to a few.
         initializer: called in each thread as it begins.
+        finish: work on all things that were asked for, even if the caller stops early or one fails; by default those
+            that no thread has begun are dropped.
 
     Raises:
         Exception: whatever `function` raises, when its turn comes.
@@ -38,12 +41,15 @@ def map_ahead(
     [1, 2, 3]
     """
     n_threads = n_threads or min(_MAX_THREADS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(n_threads, initializer=initializer) as pool:
+    pool = ThreadPoolExecutor(n_threads, initializer=initializer)
+    try:
         rest = iter(things)
         ahead = deque(pool.submit(function, thing) for thing in islice(rest, 2 * n_threads))
         while ahead:
             yield ahead.popleft().result()
             ahead.extend(pool.submit(function, thing) for thing in islice(rest, 1))
+    finally:
+        pool.shutdown(cancel_futures=not finish)
 
 
 def read_ahead(read: Callable[[Path], _Out], paths: Iterable[Path]) -> Iterator[_Out | ImageError]:
