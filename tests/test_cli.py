@@ -153,6 +153,7 @@ def test_the_help_of_export_names_all_formats() -> None:
         (["predict", "NOWHERE", "SCENES", "-o", "RUN"], "holds no run"),
         (["evaluate", "NOWHERE", "SCENES"], "holds no run"),
         (["compare", "SCENES", "--methods", "lab,magic", "-o", "RUN"], "there is no 'magic'"),
+        (["compare", "SCENES", "--methods", "lab", "-o", "RUN", "--set", "seed=3"], "--seeds says how many"),
         (["datasets", "check", "coco", "SCENES"], "no data set 'coco'; there are: cocostuff27"),
         (
             ["datasets", "check", "voc2012", "SCENES"],

@@ -344,7 +344,8 @@ def compare(
         Path | None, typer.Option(help="The images to train on, where they are not those of the set.")
     ] = None,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of all rows.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of all rows; it wins over their files."),
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="The timm network of all rows.")] = None,
     weights: Annotated[Path | None, typer.Option(help="The local checkpoint that all rows start from.")] = None,

@@ -192,10 +192,36 @@ def test_methods_that_cannot_be_rows(scenes: Path, tmp_path: Path, methods: list
         compare(scenes, methods, tmp_path, settings=SHARED)
 
 
-def test_own_settings_lie_over_shared_ones_and_change_neither() -> None:
-    shared, own = {"training": {"epochs": 1, "batch_size": 4}, "seed": 1}, {"training": {"epochs": 9}, "method": "lab"}
-    assert merged(shared, own) == {"training": {"epochs": 9, "batch_size": 4}, "seed": 1, "method": "lab"}
-    assert shared["training"] == {"epochs": 1, "batch_size": 4}
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": 7}, "seed: each row is run with the seeds 0, 1, ..; --seeds says how many"),
+        ({"method": "lab"}, "method: it is what tells rows apart; --methods names them"),
+        ({"picie": {"dim": 16}}, "section 'picie' is set but the method is 'lab'"),
+    ],
+)
+def test_settings_that_are_not_for_all_rows_are_refused_before_any_is_run(
+    scenes: Path, tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        compare(scenes, ["picie", "lab"], tmp_path, n_seeds=1, settings={**SHARED, **settings})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_some_settings_lie_over_others_and_neither_changes() -> None:
+    below, above = {"training": {"epochs": 1, "batch_size": 4}, "seed": 1}, {"training": {"epochs": 9}, "method": "lab"}
+    assert merged(below, above) == {"training": {"epochs": 9, "batch_size": 4}, "seed": 1, "method": "lab"}
+    assert below["training"] == {"epochs": 1, "batch_size": 4}
+
+
+def test_what_is_given_for_all_rows_wins_over_a_recipe_and_a_recipe_over_the_set(scenes: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text("method: lab\nn_classes: 3\ntraining:\n  epochs: 9\n  batch_size: 5\n")
+    given = {**SHARED, "training": {"epochs": 2}}
+    rows = compare(scenes, ["lab", str(recipe)], tmp_path / "out", n_seeds=1, settings=given)
+    assert [row.settings.training.epochs for row in rows] == [2, 2]
+    assert [row.settings.training.batch_size for row in rows] == [16, 5]
+    assert [row.settings.n_classes for row in rows] == [len(rows[0].scores[0].per_class), 3]
 
 
 def test_a_name_cannot_break_the_markdown(compared: tuple[Path, list[Row]]) -> None:

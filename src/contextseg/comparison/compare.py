@@ -11,7 +11,12 @@ from contextseg.comparison.tables import comma_separated, markdown, plot, screen
 from contextseg.data.labelled import open_labelled
 from contextseg.errors import SettingsError
 from contextseg.files import write_atomically
-from contextseg.settings import METHOD_SECTIONS, load_settings
+from contextseg.settings import METHOD_SECTIONS, load_settings, make_settings
+
+_NOT_OF_ALL_ROWS = {
+    "seed": "each row is run with the seeds 0, 1, ..; --seeds says how many",
+    "method": "it is what tells rows apart; --methods names them",
+}
 
 
 def compare(
@@ -36,7 +41,8 @@ def compare(
         methods: names of methods, or YAML files of settings such as ``recipes/picie-as-described.yaml``.
         out: gets a folder for each run, ``table.md``, ``table.csv`` and ``plot.png``.
         n_seeds: runs of each method, with the seeds 0, 1, ...
-        settings: nested settings that all rows share; K is the set's number of classes unless they say otherwise.
+        settings: nested settings of all rows, laid over what files say; K is the set's number of classes unless either
+            says otherwise.
         split: the split that is scored; all by default.
         data_set: name of the labelled set; by default the first that fits the folder.
         images: the images to train on; those of `data` by default.
@@ -46,15 +52,12 @@ def compare(
         The rows, in the order of `methods`.
 
     Raises:
-        SettingsError: a method is unknown, or the shared settings do not fit it.
+        SettingsError: a method is unknown, or `settings` do not fit it, or name a seed or a method; none is run then.
         DataError: the set cannot be used.
     """
     console = console or Console(quiet=True)
     labelled = open_labelled(data, split, data_set)
-    shared = {"n_classes": labelled.space.n_classes, **(settings or {})}
-    rows = {row_name(method): merged(shared, _own_settings(method)) for method in methods}
-    if len(rows) < len(methods):
-        raise SettingsError(f"methods={','.join(methods)}: each row needs a name of its own")
+    rows = _rows(methods, labelled.space.n_classes, settings or {})
     for seed in range(n_seeds):
         for name, values in rows.items():
             run_row(name, values, seed, images=images or data, labelled=labelled, out=out, split=split, console=console)
@@ -80,17 +83,30 @@ def row_name(method: str) -> str:
     return Path(method).stem if method.endswith((".yaml", ".yml")) else method
 
 
-def merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested settings with a row's own laid over those of all rows.
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings with others laid over them.
 
     >>> merged({"seed": 1, "views": {"flip_p": 0.5, "grey_p": 0.2}}, {"views": {"grey_p": 0.0}})
     {'seed': 1, 'views': {'flip_p': 0.5, 'grey_p': 0.0}}
     """
-    result = dict(shared)
-    for key, value in own.items():
-        below = shared.get(key)
-        result[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    result = dict(below)
+    for key, value in above.items():
+        own = below.get(key)
+        result[key] = merged(own, value) if isinstance(own, Mapping) and isinstance(value, Mapping) else value
     return result
+
+
+def _rows(methods: Sequence[str], n_classes: int, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return name -> settings of each row: those of all rows, over its own, over the set's number of classes."""
+    for key, instead in _NOT_OF_ALL_ROWS.items():
+        if key in settings:
+            raise SettingsError(f"{key}: {instead}")
+    rows = {row_name(method): merged({"n_classes": n_classes} | _own_settings(method), settings) for method in methods}
+    if len(rows) < len(methods):
+        raise SettingsError(f"methods={','.join(methods)}: each row needs a name of its own")
+    for values in rows.values():
+        make_settings(values)  # rather now than after the rows before it have been run
+    return rows
 
 
 def _own_settings(method: str) -> dict[str, Any]:
