@@ -103,7 +103,7 @@ def test_many_images_get_the_scores_of_each(monkeypatch, at_once):
     monkeypatch.setattr(
         predictor, "embed_tile", lambda *tile, **whole: together.append(len(tile[0])) or embed_tile(*tile, **whole)
     )
-    found = list(predictor.score_each(iter(images)))
+    found = list(predictor.score_each(map(predictor.resized, images)))
     assert max(together) == {1: 1, 2**12: 2, 2**20: 3}[at_once]
     for image, scores in zip(images, found, strict=True):
         torch.testing.assert_close(scores, patchify_predictor(tile_px=64, overlap_px=32).score(image))
@@ -241,7 +241,7 @@ def test_context_tells_by_the_centres_of_each_image(own):
     torch.manual_seed(0)
     predictor = Predictor(METHODS["context"](settings), centers(3, 8 + 64), settings)
     images = [noise(64, 96, seed=1), noise(64, 96, seed=2)]
-    for image, found in zip(images, predictor.score_each(images), strict=True):
+    for image, found in zip(images, predictor.score_each(map(predictor.resized, images)), strict=True):
         points_ND = predictor.embed(image).flatten(1).T
         of_image_KD = own_centers(points_ND[None], centers(3, 8 + 64))[0] if own else centers(3, 8 + 64)
         torch.testing.assert_close(found.flatten(1).T, points_ND @ of_image_KD.T - 0.5, atol=1e-5, rtol=0)
@@ -259,7 +259,7 @@ def test_a_long_image_is_told_by_the_centres_of_all_its_tiles():
     )
     torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
     predictor = Predictor(method, centers(4), SETTINGS, tile_px=64, overlap_px=32)
-    among_others = list(predictor.score_each([noise(32, 64), image, noise(32, 640)]))[1]
+    among_others = list(predictor.score_each(map(predictor.resized, [noise(32, 64), image, noise(32, 640)])))[1]
     torch.testing.assert_close(among_others, whole, atol=1e-5, rtol=0)
     alone = Predictor(method, centers(4), SETTINGS).score(image[:, :96])
     torch.testing.assert_close(
@@ -283,11 +283,11 @@ def test_a_tile_that_cannot_be_embedded_leaves_no_centres_behind(monkeypatch):
 def test_as_many_threads_as_before_once_all_images_are_scored_or_one_cannot_be(monkeypatch):
     n_threads = torch.get_num_threads()
     predictor = patchify_predictor()
-    list(predictor.score_each([noise(32, 32)] * 3))
+    list(predictor.score_each([predictor.resized(noise(32, 32))] * 3))
     with monkeypatch.context() as patch:
         patch.setattr(predictor, "score_tile", lambda *_, **_whole: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            list(predictor.score_each([noise(32, 32)] * 3))
+            list(predictor.score_each([predictor.resized(noise(32, 32))] * 3))
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(torch.get_num_threads).result() == n_threads == torch.get_num_threads()
 

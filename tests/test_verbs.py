@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
@@ -213,6 +215,29 @@ def test_a_mask_that_cannot_be_written_ends_predict_with_its_error(lab_run: Path
     with pytest.raises(WriteError, match=r"0003\.png: cannot be written"):
         verbs.predict(lab_run, scenes, tmp_path)
     assert all((tmp_path / f"000{i}.png").is_file() for i in range(3))
+
+
+def test_predict_holds_few_images_at_their_own_size(
+    lab_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scenes(tmp_path / "photos", 40, size=(64, 96))
+    n_held, most_held, counting = 0, 0, threading.Lock()
+
+    def count(change: int) -> None:
+        nonlocal n_held, most_held
+        with counting:
+            n_held += change
+            most_held = max(most_held, n_held)
+
+    def counted(path: Path, **options: int) -> np.ndarray:
+        image = read_image(path, **options)
+        count(1)
+        weakref.finalize(image, count, -1)
+        return image
+
+    monkeypatch.setattr(verbs, "read_image", counted)
+    verbs.predict(lab_run, tmp_path / "photos" / "images", tmp_path / "masks")
+    assert 1 <= most_held <= 4  # one in each thread that reads
 
 
 def test_an_error_that_is_held_holds_no_cores(lab_run: Path, scenes: Path, tmp_path: Path) -> None:

@@ -165,26 +165,35 @@ class Predictor:
 
     def score(self, image: NDArray[np.uint8]) -> Tensor:
         """Return the scores of an image's cells for the clusters, (K, h, w) float32, on the resized image's grid."""
-        return self._score_together([image])[0]
+        return self._score_together(torch.stack([self.resized(image)]))[0]
 
-    def score_each(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[Tensor]:
-        """Yield the scores of each of many images, as `score`; those of one size in a row are looked at together."""
+    def score_each(self, resized: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the scores of each of many images, as `score`; those of one size in a row are looked at together.
+
+        Args:
+            resized: the images as `resized` returns them: many are waiting, so they should be let go at their own size.
+        """
         map_each = map_on_cores if self.centers.device.type == "cpu" else map
-        for scored_BKhw in map_each(self._score_together, self._alike(images)):
+        for scored_BKhw in map_each(self._score_together, self._alike(resized)):
             yield from scored_BKhw
 
-    def _alike(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:
-        """Yield the images that are looked at together."""
+    def resized(self, image: NDArray[np.uint8]) -> Tensor:
+        """Return an image at the size that it is looked at in, (3, H, W) uint8, sides a multiple of 32."""
+        height, width = self._working_size(image)
+        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(resized)).movedim(-1, 0)
+
+    def _alike(self, resized: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the images that are looked at together, (B, 3, H, W)."""
         most_px = pixels_at_once(self.centers.device.type)
-        for size, alike in groupby(images, self._working_size):
+        for (_, *size), alike in groupby(resized, lambda pixels_3HW: pixels_3HW.shape):
             at_once = max(1, most_px // math.prod(size)) if max(size) <= self.tile_px else 1
             while together := list(islice(alike, at_once)):
-                yield together
+                yield torch.stack(together)
 
     @torch.inference_mode()
-    def _score_together(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    def _score_together(self, pixels_B3HW: Tensor) -> Tensor:
         """Return the scores of images of one working size, (B, K, h, w); only one, where that is longer than a tile."""
-        pixels_B3HW = torch.stack([_resized(image, self._working_size(image)) for image in images])
         long = max(pixels_B3HW.shape[2:]) > self.tile_px
         whole = self.whole(self._tiles_that_stand_for(pixels_B3HW[0])) if long else None
         return self._over_tiles(pixels_B3HW, len(self.centers), functools.partial(self.score_tile, whole=whole))
@@ -195,7 +204,7 @@ class Predictor:
 
         Where tiles overlap they are means, so not quite of unit length.
         """
-        pixels_13HW = _resized(image, self._working_size(image))[None]
+        pixels_13HW = self.resized(image)[None]
         return self._over_tiles(pixels_13HW, self.centers.shape[1], self.embed_tile)[0]
 
     def embed_tile(self, pixels_B3HW: Tensor, coordinates_2hw: Tensor, *, features_1C: Tensor | None = None) -> Tensor:
@@ -341,13 +350,6 @@ def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise DataError(f"got an array of shape {image.shape} and dtype {image.dtype}, expected (H, W, 3) uint8 RGB")
     return image
-
-
-def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
-    """Return an image as (3, H, W) uint8 of that size."""
-    height, width = size
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(resized)).movedim(-1, 0)
 
 
 def best_cluster(scores_Khw: Tensor, size: tuple[int, int]) -> Prediction:

@@ -90,20 +90,23 @@ def predict(
     own = share(list(targets))
     left_out: list[tuple[str, str]] = []
 
-    def found() -> Iterator[tuple[Path, NDArray[np.uint8]]]:
-        read = functools.partial(read_image, max_pixels=predictor.settings.data.max_pixels)
+    def read(path: Path) -> tuple[Tensor, tuple[int, int]]:
+        image = read_image(path, max_pixels=predictor.settings.data.max_pixels)
+        return predictor.resized(image), (image.shape[0], image.shape[1])
+
+    def found() -> Iterator[tuple[Path, Tensor, tuple[int, int]]]:
         for path, image in zip(own, read_ahead(read, own), strict=True):
             if isinstance(image, ImageError):
                 left_out.append((str(path), image.reason))
                 advance(world_size())
             else:
-                yield path, image
+                yield path, *image
 
     def scored() -> Generator[tuple[Path, Tensor, tuple[int, int]], None, None]:
         images, to_score = itertools.tee(found())
-        scores = predictor.score_each(image for _, image in to_score)
-        for scores_Khw, (path, image) in zip(scores, images, strict=True):
-            yield path, scores_Khw, (image.shape[0], image.shape[1])
+        scores = predictor.score_each(resized for _, resized, _ in to_score)
+        for scores_Khw, (path, _, size) in zip(scores, images, strict=True):
+            yield path, scores_Khw, size
 
     def write(path: Path, scores_Khw: Tensor, size: tuple[int, int]) -> None:
         if confidence:
