@@ -119,6 +119,28 @@ def test_scores_follow_from_the_embeddings(tile_px):
     torch.testing.assert_close(1 - 2 * found.score(image), squares, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("size", [(64, 96), (64, 640), (640, 64)])
+def test_a_context_run_tells_what_it_embeds(size):
+    """Long images, too: each tile's features are scaled by the whole image's, and sums over tiles are linear."""
+    settings = make_settings(
+        {
+            "n_classes": 3,
+            "data": {"image_px": 64},
+            "views": {"frame_px": 64},
+            "backbone": {"name": "test_resnet"},
+            "context": {"embedding": {"dim": 8, "own_centers": False}},
+        }
+    )
+    torch.manual_seed(0)
+    method = METHODS["context"](settings)
+    torch.nn.init.normal_(method.embedding.film.weight)
+    predictor = Predictor(method, centers(3, 8 + 64), settings, tile_px=128, overlap_px=32)
+    image = noise(*size)
+    image[: size[0] // 2, : size[1] // 2] //= 4
+    expected = torch.einsum("kd,dhw->khw", centers(3, 8 + 64), predictor.embed(image)) - 0.5
+    torch.testing.assert_close(predictor.score(image), expected, atol=1e-5, rtol=0)
+
+
 def test_a_patch_of_one_colour_is_predicted_where_it_lies():
     image = np.zeros((32, 64, 3), np.uint8)
     image[8:16, 40:60] = (255, 0, 0)

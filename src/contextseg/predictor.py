@@ -204,8 +204,11 @@ class Predictor:
 
         Where tiles overlap they are means, so not quite of unit length.
         """
-        pixels_13HW = self.resized(image)[None]
-        return self._over_tiles(pixels_13HW, self.centers.shape[1], self.embed_tile)[0]
+        pixels_3HW = self.resized(image)
+        long = max(pixels_3HW.shape[1:]) > self.tile_px
+        features_1C = self._features(self._tiles_that_stand_for(pixels_3HW)) if long else None
+        of_tile = functools.partial(self.embed_tile, features_1C=features_1C)
+        return self._over_tiles(pixels_3HW[None], self.centers.shape[1], of_tile)[0]
 
     def embed_tile(self, pixels_B3HW: Tensor, coordinates_2hw: Tensor, *, features_1C: Tensor | None = None) -> Tensor:
         """Return the embeddings of the cells of a tile of each image, (B, D, h, w) float32, on the network's device.
@@ -242,9 +245,7 @@ class Predictor:
     @torch.inference_mode()
     def whole(self, some: Sequence[SampledTile]) -> Whole:
         """Return what holds for an image as a whole, from tiles of it that stand for all."""
-        features_1C, centers_1KD = None, self.centers[None]
-        if isinstance(self.embedding, ContextEmbedding):
-            features_1C = self.embedding.whole(self._to_network(pixels_3HW[None]) for pixels_3HW, *_ in some)
+        features_1C, centers_1KD = self._features(some), self.centers[None]
         if self.method.own_centers:
             cells = [
                 self.embed_tile(pixels_3HW[None], at_2hw, features_1C=features_1C)[..., *core].flatten(2)
@@ -252,6 +253,12 @@ class Predictor:
             ]
             centers_1KD = self.method.centers_within(torch.cat(cells, dim=2).mT, self.centers)
         return Whole(features_1C, centers_1KD)
+
+    def _features(self, some: Sequence[SampledTile]) -> Tensor | None:
+        """Return what some tiles say of their image as a whole, (1, C); None where nothing asks for it."""
+        if not isinstance(self.embedding, ContextEmbedding):
+            return None
+        return self.embedding.whole(self._to_network(pixels_3HW[None]) for pixels_3HW, *_ in some)
 
     def stand_ins(self, rows: Sequence[Span], columns: Sequence[Span], size: tuple[int, int]) -> list[StandIn]:
         """Return a few tiles that are spread over an image, and which of their cells stand for all.
