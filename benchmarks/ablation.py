@@ -40,7 +40,6 @@ STARTS: dict[str, dict[str, Any]] = {
     },
     "random": {"name": "mobilenetv2_100"},
     # contextseg pretrain DATA/data/SET/images -o runs/selfsup-SET.safetensors --backbone mobilenetv2_100
-    # context: --set training.learning_rate=0.001 --set context.guidance.teacher=student, as --start pretrain has them
     "selfsup": {"name": "mobilenetv2_100", "weights": str(ROOT / "runs" / "selfsup-{data_set}.safetensors")},
 }
 NO_PSG = ["context.guidance.strength=0"]

@@ -2,12 +2,15 @@ import ast
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
 import contextseg
 from contextseg.errors import SettingsError
 from contextseg.settings import (
+    FROM_RANDOM,
     METHOD_SECTIONS,
     BackboneSettings,
     Section,
@@ -288,6 +291,21 @@ def test_context_leans_on_what_it_learns_where_the_start_knows_little(start, rat
     given = made(**start, training={"learning_rate": 0.2}, context={"guidance": {"teacher": "start"}})
     assert (given.training.learning_rate, given.context.guidance.teacher) == (0.2, "start")
     assert made(method="picie", **start).training == made(method="picie").training
+
+
+def test_a_file_of_weights_may_say_that_it_knows_little(tmp_path):
+    weights = {name: tmp_path / name for name in ("little.safetensors", "much.safetensors", "broken.safetensors", "no")}
+    zeros = {"a": np.zeros(3, np.float32)}
+    save_file(zeros, weights["little.safetensors"], {FROM_RANDOM: "true"})
+    save_file(zeros, weights["much.safetensors"], {"format": "pt"})
+    weights["broken.safetensors"].write_bytes(weights["little.safetensors"].read_bytes()[:40])
+    for path in (*weights.values(), tmp_path):
+        settings = made(backbone={"weights": path})
+        expected = (1e-3, "student") if path.name == "little.safetensors" else (1e-4, "start")
+        assert (settings.training.learning_rate, settings.context.guidance.teacher) == expected, path
+    of_run = made(backbone={"weights": weights["little.safetensors"]})
+    weights["little.safetensors"].unlink()
+    assert make_settings(yaml.safe_load(of_run.to_yaml())) == of_run  # a finished run needs its start no more
 
 
 @pytest.mark.parametrize(("epochs", "first"), [(1, 0), (2, 1), (3, 2), (5, 4), (10, 8)])

@@ -7,11 +7,13 @@ only when that method is chosen, so that no setting is silently without effect.
 import difflib
 import reprlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
 
 from contextseg.conventions import MAX_PIXELS, SIZE_MULTIPLE_PX, STRIDE_PX
 from contextseg.errors import SettingsError
@@ -110,9 +112,16 @@ class BackboneSettings(Section):
             raise ValueError("weights and pretrained are two different starts; set one of them")
         return self
 
-    def is_random(self) -> bool:
-        """Return whether the network starts from random weights."""
-        return self.weights is None and not self.pretrained
+    def knows_little(self) -> bool:
+        """Return whether the network starts from random weights, or from what `contextseg pretrain` made of such."""
+        if self.weights is None:
+            return not self.pretrained
+        # a file of another format says nothing; one that cannot be read is told where it is loaded
+        with suppress(OSError, SafetensorError):
+            if self.weights.is_file():
+                with safe_open(self.weights, framework="numpy") as file:
+                    return FROM_RANDOM in (file.metadata() or {})
+        return False
 
     def describe_start(self) -> str:
         """Name the start of the network, as every table must show it."""
@@ -327,6 +336,8 @@ METHOD_SECTIONS = {
     "kmeans": KmeansSettings,
     "lab": LabSettings,
 }
+FROM_RANDOM = "contextseg.from_random"
+"""Key in the metadata of a file of weights that were made from random ones by self-supervision."""
 MOST_CLASSES = 30
 """The largest number that ``n_classes: auto`` tries."""
 # DenseSiam: 0.05 for a batch of 256, and in proportion for the default one
@@ -418,10 +429,12 @@ class Settings(Section):
 
     def _fill_in_for_context(self) -> None:
         """Let a network that has at most seen these images lean on what it learns, rather than on how it starts."""
-        knows_little = self.backbone.is_random()
+        guidance = self.context.guidance
+        if guidance.teacher != "auto" and "learning_rate" in self.training.model_fields_set:
+            return  # as in the settings of a run, whose file of weights may be gone
+        knows_little = self.backbone.knows_little()
         if knows_little:
             self._fill_in("training", learning_rate=1e-3)
-        guidance = self.context.guidance
         if guidance.teacher == "auto":
             teacher = guidance.model_copy(update={"teacher": "student" if knows_little else "start"})
             object.__setattr__(self, "context", self.context.model_copy(update={"guidance": teacher}))

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from interruption import interrupt_after
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from contextseg import verbs
 from contextseg.errors import LibraryError, RunError, SettingsError
@@ -214,6 +214,24 @@ def test_pre_training_may_go_on_from_weights(scenes: Path, tmp_path: Path) -> No
     start = RunFolder(tmp_path / "second.pretraining").read_json("meta.json")["start"]
     assert start == "self-supervised (vicregl) on these images, from self-supervised (simsiam) on 12 images"
     assert not same_weights(first, tmp_path / "second.safetensors")
+
+
+def test_weights_know_little_that_were_made_from_random_ones(scenes: Path, tmp_path: Path) -> None:
+    def pretrained(name: str, **start: Path) -> Path:
+        settings = tiny("simsiam", epochs=1, backbone={**RESNET, **start})
+        return verbs.pretrain(scenes, tmp_path / name, settings)
+
+    first = pretrained("first.safetensors")
+    save_file(load_file(first), tmp_path / "public.safetensors")  # nobody says what these have seen
+    made = {
+        first: "student",
+        pretrained("further.safetensors", weights=first): "student",
+        pretrained("from-public.safetensors", weights=tmp_path / "public.safetensors"): "start",
+    }
+    for weights, teacher in made.items():
+        settings = make_settings({"n_classes": 4, "backbone": {**RESNET, "weights": weights}})
+        assert settings.context.guidance.teacher == teacher, weights
+        assert settings.training.learning_rate == {"student": 1e-3, "start": 1e-4}[teacher], weights
 
 
 def test_without_lightly_one_error_says_what_to_install(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from contextseg.models.backbone import Backbone, create_net, load_weights
-from contextseg.settings import BackboneSettings
+from contextseg.settings import FROM_RANDOM, BackboneSettings
 
 Scaling = tuple[tuple[float, float, float], tuple[float, float, float]]
 
@@ -50,9 +50,10 @@ class InputConvention:
 
 
 def metadata_of(backbone: Backbone, settings: BackboneSettings, start: str) -> dict[str, str]:
-    """Return what a file of weights is to say of itself: the input they expect, and what they were trained on."""
+    """Return what a file of weights is to say of itself: the input they expect, what they were trained on and from."""
     mean, std = ([round(value, 6) for value in buffer.flatten().tolist()] for buffer in (backbone.mean, backbone.std))
-    return {_METADATA: json.dumps({"mean": mean, "std": std, "options": settings.options, "start": start})}
+    stated = {_METADATA: json.dumps({"mean": mean, "std": std, "options": settings.options, "start": start})}
+    return stated | ({FROM_RANDOM: "true"} if settings.knows_little() else {})
 
 
 def with_metadata(settings: BackboneSettings) -> BackboneSettings:
