@@ -18,7 +18,7 @@ PREDICT_THREADS_MS = 10  # best cluster of each pixel and writing the mask, 480 
 PX, LONGER_PX, FRAME_PX = 320, 416, 320
 GFLOP_FORWARD = 2 * 4.1 * 1.5 / 224**2  # ResNet-50 is 4.1 G multiply-adds at 224 px; half as much for decoder and CAE
 GPU_GFLOPS = 312_000 * 0.2  # a fifth of what an A100 does at most in bf16
-SINGLE_SHARE = 0.05  # of that rate where `predict` looks at one image at a time
+PREDICT_SHARE = 0.05  # of that rate in `predict`, which looks at images of one size together
 EPOCHS = {118_287: 5, 10_000_000: 1, 1_000_000_000: 1}
 EFFICIENCY = {1: 1.0, 8: 0.95, 256: 0.85}  # of the GPUs together, for the exchange of gradients
 DECODERS = 4  # threads of the first process, which alone decodes the cache (data/threads.py)
@@ -51,7 +51,7 @@ def cost(n_images: int, n_gpus: int) -> Cost:
         predict_h=n_images
         / n_gpus
         * max(
-            GFLOP_FORWARD * whole_px / (GPU_GFLOPS * SINGLE_SHARE),
+            GFLOP_FORWARD * whole_px / (GPU_GFLOPS * PREDICT_SHARE),
             (DECODE_MS + PREDICT_THREADS_MS) / 1000 / min(2 * DECODERS, CORES_PER_GPU),
         )
         / 3600,
