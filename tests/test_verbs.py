@@ -23,6 +23,7 @@ from contextseg.data.images import list_images, read_image
 from contextseg.data.scenes import CLASSES, render_scene, write_scenes
 from contextseg.errors import DataError, ImageError, RunError, SettingsError, TrainingError, WriteError
 from contextseg.evaluation.boundaries import BoundaryCounts
+from contextseg.evaluation.counts import ConfusionCounts
 from contextseg.evaluation.scores import read_scores
 from contextseg.export.indexed_png import PngWriter, write_confidence
 from contextseg.methods import METHODS
@@ -240,13 +241,17 @@ def test_predict_holds_few_images_at_their_own_size(
     assert 1 <= most_held <= 4  # one in each thread that reads
 
 
-def test_an_error_that_is_held_holds_no_cores(lab_run: Path, scenes: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_an_error_that_is_held_holds_no_cores(
+    lab_run: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
     n_threads = torch.get_num_threads()
     torch.set_num_threads(4)
+    monkeypatch.setattr(ConfusionCounts, "__iadd__", lambda *_: 1 / 0)
+    (tmp_path / "0003.png").mkdir()
     try:
-        (tmp_path / "0003.png").mkdir()
-        with pytest.raises(WriteError) as held:
-            verbs.predict(lab_run, scenes, tmp_path)
+        with pytest.raises((WriteError, ZeroDivisionError)) as held:
+            verbs.predict(lab_run, scenes, tmp_path) if verb == "predict" else verbs.evaluate(lab_run, scenes)
         assert held.tb is not None
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(torch.get_num_threads).result() == 4
@@ -269,6 +274,29 @@ def test_evaluate_agrees_with_the_masks_that_predict_writes(lab_run: Path, scene
     assert 0 < raw["accuracy"] < 1
     assert raw["context"]["method"] == "lab"
     assert raw["n_images"] == 12
+
+
+def test_off_the_cpu_evaluate_scores_one_image_at_a_time(
+    lab_run: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The predictor pretends to be elsewhere; in one thread, no two images are in the device's memory."""
+    on_cpu, threads = Predictor.load(RunFolder(lab_run)), []
+    expected, score = verbs.evaluate(lab_run, scenes), Predictor.score
+
+    def elsewhere(run: RunFolder, **_options: object) -> Predictor:
+        predictor = Predictor(on_cpu.method, on_cpu.centers, on_cpu.settings)
+        predictor.centers = on_cpu.centers.to("meta")
+        return predictor
+
+    def scored(_: Predictor, image: np.ndarray) -> torch.Tensor:
+        threads.append(threading.current_thread())
+        return score(on_cpu, image)
+
+    monkeypatch.setattr(Predictor, "load", elsewhere)
+    monkeypatch.setattr(Predictor, "score", scored)
+    found = verbs.evaluate(lab_run, scenes)
+    assert threads == [threading.main_thread()] * 12
+    assert found.to_dict() == expected.to_dict()
 
 
 def test_evaluate_takes_a_data_set_by_name(lab_run: Path, tmp_path: Path) -> None:

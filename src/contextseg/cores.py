@@ -3,7 +3,7 @@
 import functools
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ _lock = threading.RLock()  # a generator may be cleared away, and so end, wherev
 _n_callers = _n_cores = 0  # of those that share the cores out now; what there was before the first of them
 
 
-def map_on_cores(function: Callable[[_In], _Out], things: Iterable[_In]) -> Iterator[_Out]:
+def map_on_cores(function: Callable[[_In], _Out], things: Iterable[_In]) -> Generator[_Out, None, None]:
     """Yield `function` of each thing, in order, as `map_ahead`: the cores that torch may use are shared out.
 
     That takes less time than all of them at one thing after another, since a core never waits for another one.

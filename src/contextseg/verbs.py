@@ -188,7 +188,7 @@ def evaluate(
     if refine:
         scorer = refined(scorer)
     row_of_K = Classes.read(folder.classes, n_rows).survivors() if merged else np.arange(n_rows)
-    counts, boundaries = _count(labelled, scorer, row_of_K, settings.data.max_pixels, console)
+    counts, boundaries = _count(labelled, predictor, scorer, row_of_K, console)
     options = {
         "probe": None if probe is None else {"kind": probe, "labels_read": probe_split} | PARAMETERS[probe],
         "fresh_clusters": None if fresh_clusters is None else {"images": str(fresh_clusters)},
@@ -218,22 +218,32 @@ def _check_options(probe: str | None, fresh_clusters: Path | None, merged: bool)
 
 
 def _count(
-    labelled: LabelledImages, scorer: Scorer, row_of_K: NDArray[np.int64], max_pixels: int, console: Console
+    labelled: LabelledImages, predictor: Predictor, scorer: Scorer, row_of_K: NDArray[np.int64], console: Console
 ) -> tuple[ConfusionCounts, BoundaryCounts]:
     """Count the pixels of a labelled set by the row of their best cluster; several processes share the images."""
     shape = len(row_of_K), labelled.space.n_classes
     counts, boundaries = ConfusionCounts(*shape), BoundaryCounts(*shape)
 
-    def of_one(index: int) -> tuple[ConfusionCounts, BoundaryCounts]:
-        image, labels_HW = labelled.read(index, max_pixels=max_pixels)
-        rows_HW = row_of_K[best_ids(scorer(image), (labels_HW.shape[0], labels_HW.shape[1]))]
+    def read(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        return labelled.read(index, max_pixels=predictor.settings.data.max_pixels)
+
+    def scored(image: NDArray[np.uint8], labels_HW: NDArray[np.uint8]) -> tuple[Tensor, NDArray[np.uint8]]:
+        return scorer(image), labels_HW
+
+    def counted(scores_Khw: Tensor, labels_HW: NDArray[np.uint8]) -> tuple[ConfusionCounts, BoundaryCounts]:
+        rows_HW = row_of_K[best_ids(scores_Khw, (labels_HW.shape[0], labels_HW.shape[1]))]
         own = ConfusionCounts(*shape), BoundaryCounts(*shape)
         for count in own:
             count.update(rows_HW, labels_HW)
         return own
 
-    with progress(console, "evaluating", len(labelled)) as advance:
-        for own_counts, own_boundaries in map_on_cores(of_one, share(range(len(labelled)))):
+    indices = share(range(len(labelled)))
+    if predictor.centers.device.type == "cpu":
+        found = map_on_cores(lambda index: counted(*scored(*read(index))), indices)
+    else:  # whose memory is for one image at a time: threads read before and count after
+        found = map_ahead(lambda one: counted(*one), itertools.starmap(scored, map_ahead(read, indices)))
+    with progress(console, "evaluating", len(labelled)) as advance, closing(found):
+        for own_counts, own_boundaries in found:
             counts += own_counts
             boundaries += own_boundaries
             advance(world_size())

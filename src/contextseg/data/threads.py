@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,7 @@ def map_ahead(
     n_threads: int | None = None,
     initializer: Callable[[], None] | None = None,
     finish: bool = False,
-) -> Iterator[_Out]:
+) -> Generator[_Out, None, None]:
     """Yield `function` of each thing, in order; a few are worked on ahead, so memory is bounded.
 
     Args:
