@@ -5,11 +5,14 @@ import sys
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's names of what it is asked for
 _LARGEST_KEPT = 2**25  # bytes of a tensor: what is larger is given back at once, as before
-_KEPT = 2**28  # bytes, in all
+_KEPT = 2**28  # bytes, of what is free at the end of a heap
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to keep up to 256 MiB of what is freed; elsewhere nothing happens.
+    """Ask glibc to keep what is freed; elsewhere nothing happens.
+
+    What is free at the end of the main heap is given back where it is more than 256 MiB. Each thread may have a heap of
+    its own, which keeps its own, and what lies free between what is in use is kept in any case.
 
     By itself it gives the memory of a large tensor back to the system, which clears every page before the next step has
     it again: a tenth of the time of training, and a fifth of prediction.
