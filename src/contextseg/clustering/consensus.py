@@ -2,10 +2,11 @@
 
 k-means makes clusters of like spread, so that a large varied class is cut up before a small one is found, and each
 start ends elsewhere. So samples of the points are clustered, more finely than there are classes, and near clusters are
-merged, to as many as there are classes and to somewhat more. How often two points fall into one cluster is their
-likeness, and average linkage by it makes the classes: evidence accumulation (Fred and Jain, TPAMI 2005). The finer
-partitions, the levels of merging and the shares by which other points are told are ours. Points may be seen in several
-views, such as with and without how they look: the partitions take turns.
+merged, to as many as there are classes and to somewhat more. How often a point falls into one cluster with each of the
+others says what it is, and average linkage of points that say the same makes the classes: evidence accumulation (Fred
+and Jain, TPAMI 2005). The finer partitions, the levels of merging, the comparison by all other points and the shares by
+which the rest is told are ours. Points may be seen in several views, such as with and without how they look: the
+partitions take turns.
 
 Shape legend: N points, S points of a sample, D dimensions of a view, M clusters, K classes.
 """
@@ -133,7 +134,7 @@ def merge_clusters(centers_MD: Tensor, *n_classes: int) -> Tensor:
 
 
 def _evident_classes(labels_SL: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
-    """Return the class of each point, (S,), by average linkage of how often two are apart.
+    """Return the class of each point, (S,), by average linkage of `_apart`.
 
     A class has at least `_LEAST_SHARE` of an even share of the points, where the tree has K such: it is cut as far down
     as it takes to find them, and what is left joins the class that is nearest on average. A few points that are unlike
@@ -143,15 +144,27 @@ def _evident_classes(labels_SL: NDArray[np.int64], n_classes: int) -> NDArray[np
         labels_SL: the label of each point in each of L partitions.
         n_classes: K.
     """
-    apart_P = np.rint(pdist(labels_SL, "hamming") * labels_SL.shape[1])  # counts, so that ties are ties
-    tree = linkage(apart_P, method="average")
+    apart_SS = _apart(labels_SL)
+    tree = linkage(squareform(apart_SS, checks=False), method="average")
     least = _LEAST_SHARE * len(labels_SL) / n_classes
     finest = len(labels_SL) if least > 1 else n_classes
     for groups_S in cut_tree(tree, n_clusters=np.arange(n_classes, finest + 1)).T:
         large = np.flatnonzero(np.bincount(groups_S) >= least)
         if len(large) == n_classes:
-            apart_SS = squareform(apart_P)
             nearest_S = np.stack([apart_SS[:, groups_S == group].mean(1) for group in large], axis=1).argmin(1)
             groups_S = np.where(np.isin(groups_S, large), np.searchsorted(large, groups_S), nearest_S)
             return np.asarray(groups_S, np.int64)
     return np.asarray(cut_tree(tree, n_clusters=n_classes)[:, 0], np.int64)
+
+
+def _apart(labels_SL: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return how far apart points are, (S, S) in 0-1: 1 less the cosine of how often each is together with all others.
+
+    Two points are alike that are together with the same ones. How often the two themselves are together says less: the
+    few points on a border, which partitions put now here and now there, would seem further from everything than two
+    true classes from each other.
+    """
+    together_SS = 1 - squareform(pdist(labels_SL, "hamming"))
+    together_SS /= np.linalg.norm(together_SS, axis=1, keepdims=True)
+    apart_SS: NDArray[np.float64] = (1 - together_SS @ together_SS.T).round(9).clip(0)  # so that ties are ties
+    return apart_SS
