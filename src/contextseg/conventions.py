@@ -24,4 +24,4 @@ def pixels_at_once(device_type: str) -> int:
 
     On a CPU, maps that leave its cache cost more time than larger batches save.
     """
-    return 2**17 if device_type == "cpu" else 2**20
+    return 2**18 if device_type == "cpu" else 2**20
