@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from contextseg.clustering.consensus import Consensus, _apart, _evident_classes, merge_clusters
+from contextseg.clustering.consensus import Consensus, _apart, _evident_classes, _in_order_of, merge_clusters
 from contextseg.clustering.kmeans import KMeans
 from contextseg.errors import TrainingError
 
@@ -96,6 +96,13 @@ def test_points_are_compared_by_how_often_they_are_together_with_all() -> None:
     rows /= np.sqrt([[1.25], [1.5], [1.25]])
     labels_SL = np.array([[0, 0], [0, 1], [1, 1]])
     np.testing.assert_allclose(_apart(labels_SL), 1 - rows @ rows.T, atol=1e-9)
+
+
+def test_draws_vote_on_classes_in_one_order() -> None:
+    # one partition of 4 clusters; the other draw has classes 1, 2, 0 for 0, 1, 2, and one cluster elsewhere
+    first = torch.eye(3)[[0, 0, 1, 2]][None]
+    other = torch.eye(3)[[1, 2, 2, 0]][None]
+    assert _in_order_of(first, other)[0].argmax(1).tolist() == [0, 1, 1, 2]
 
 
 def test_a_small_group_joins_sooner_than_two_large_ones() -> None:

@@ -5,10 +5,10 @@ start ends elsewhere. So samples of the points are clustered, more finely than t
 merged, to as many as there are classes and to somewhat more. How often a point falls into one cluster with each of the
 others says what it is, and average linkage of points that say the same makes the classes: evidence accumulation (Fred
 and Jain, TPAMI 2005). The finer partitions, the levels of merging, the comparison by all other points and the shares by
-which the rest is told are ours. Points may be seen in several views, such as with and without how they look: the
-partitions take turns.
+which the rest is told are ours, and so is the vote of several draws of points. Points may be seen in several views,
+such as with and without how they look: the partitions take turns.
 
-Shape legend: N points, S points of a sample, D dimensions of a view, M clusters, K classes.
+Shape legend: N points, S points of a sample, D dimensions of a view, P partitions, M clusters, K classes.
 """
 
 from itertools import cycle, islice
@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import cut_tree, linkage
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
@@ -30,7 +31,8 @@ _POINTS_PER_CLUSTER = 100  # of the sample that a partition is learnt from
 _MAX_ITER = 12  # Lloyd iterations of a partition: its clusters are merged and outvoted, so they need not be final
 _MERGED_TO = (1.0, 1.5, 2.0)  # clusters for each class that are left where it is asked which points are together
 _LEAST_SHARE = 0.1  # of an even share, the points of a class at least
-_COMPARED = 3000  # points that are compared with each other
+_COMPARED = 2000  # points that are compared with each other
+_DRAWS = 5  # of such points: which classes are cut hangs on them, and they are put to the vote
 
 
 class Consensus:
@@ -69,18 +71,10 @@ class Consensus:
             raise TrainingError(f"{n_points} points cannot make {n_clusters} clusters; add images or lower n_classes")
         turns = list(islice(cycle(views), self.n_partitions))
         found = [self._partition(points_ND, n_clusters, index) for index, points_ND in enumerate(turns)]
-        compared = cycle([sample_points(points_ND, _COMPARED, self.seed) for points_ND in views])
-        clusters = [kmeans.predict(compared_SD) for kmeans, compared_SD in zip(found, compared, strict=False)]
-        merged_SL = torch.cat(
-            [self._merged(kmeans, *_MERGED_TO)[clusters_S] for kmeans, clusters_S in zip(found, clusters, strict=True)],
-            dim=1,
-        )
-        classes_S = _evident_classes(merged_SL.numpy(force=True), self.n_classes)
-        classes_SK = F.one_hot(torch.from_numpy(classes_S).to(views[0].device), self.n_classes).float()
-        self.partitions_ = [
-            (kmeans, F.normalize(sum_by_label(classes_SK, clusters_S, n_clusters), p=1, dim=1))
-            for kmeans, clusters_S in zip(found, clusters, strict=True)
-        ]
+        merged = [self._merged(kmeans, *_MERGED_TO) for kmeans in found]
+        draws = [self._drawn_shares(found, merged, views, self.seed * _DRAWS + draw) for draw in range(_DRAWS)]
+        shares_PMK = F.normalize(sum((_in_order_of(draws[0], other) for other in draws[1:]), draws[0]), p=1, dim=2)
+        self.partitions_ = list(zip(found, shares_PMK, strict=True))
         if len(self.predict(*views).unique()) < self.n_classes:  # a class was outvoted at all of its points
             classes_M = self._merged(found[0], 1.0)[:, 0]
             self.partitions_ = [(found[0], F.one_hot(classes_M, self.n_classes).float())]
@@ -101,6 +95,16 @@ class Consensus:
             shares_NK += shares_MK[kmeans.predict(points_ND)]
         return shares_NK / len(self.partitions_)
 
+    def _drawn_shares(self, found: list[KMeans], merged: list[Tensor], views: tuple[Tensor, ...], seed: int) -> Tensor:
+        """Return the shares of the classes in the clusters of each partition, (P, M, K), by the points of one draw."""
+        compared = cycle([sample_points(points_ND, _COMPARED, seed) for points_ND in views])
+        clusters = [kmeans.predict(compared_SD) for kmeans, compared_SD in zip(found, compared, strict=False)]
+        merged_SL = torch.cat([into_ML[of_S] for into_ML, of_S in zip(merged, clusters, strict=True)], dim=1)
+        classes_S = torch.from_numpy(_evident_classes(merged_SL.numpy(force=True), self.n_classes))
+        classes_SK = F.one_hot(classes_S.to(merged_SL.device), self.n_classes).float()
+        held = [sum_by_label(classes_SK, clusters_S, len(found[0].centers_)) for clusters_S in clusters]
+        return F.normalize(torch.stack(held), p=1, dim=2)
+
     def _partition(self, points_ND: Tensor, n_clusters: int, index: int) -> KMeans:
         seed, n_sampled = self.seed * self.n_partitions + index, _POINTS_PER_CLUSTER * n_clusters
         kmeans = KMeans(n_clusters, seed=seed, max_points=n_sampled, n_restarts=1, max_iter=_MAX_ITER)
@@ -110,6 +114,14 @@ class Consensus:
         """Return what each cluster is merged into, for each of some numbers of clusters for a class: (M, L) int64."""
         left = [min(len(kmeans.centers_), round(factor * self.n_classes)) for factor in per_class]
         return merge_clusters(kmeans.centers_, *left).to(kmeans.centers_.device)
+
+
+def _in_order_of(first_PMK: Tensor, other_PMK: Tensor) -> Tensor:
+    """Return the shares of another draw with its classes in the order of those that they share most with."""
+    first_CK, other_CK = (shares.flatten(0, 1).numpy(force=True) for shares in (first_PMK, other_PMK))
+    _, order_K = linear_sum_assignment(first_CK.T @ other_CK, maximize=True)
+    ordered_PMK: Tensor = other_PMK[..., torch.from_numpy(order_K).to(other_PMK.device)]
+    return ordered_PMK
 
 
 def merge_clusters(centers_MD: Tensor, *n_classes: int) -> Tensor:
