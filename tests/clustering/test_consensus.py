@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from contextseg.clustering.consensus import Consensus, _apart, _evident_classes, _in_order_of, merge_clusters
+from contextseg.clustering.consensus import Consensus, _evident_classes, merge_clusters
 from contextseg.clustering.kmeans import KMeans
 from contextseg.errors import TrainingError
 
@@ -88,28 +88,6 @@ def test_a_few_odd_points_are_no_class(n_odd: int, classes: list[int]) -> None:
     parted = [[0] * 60 + [1] * 60 + [2] * n_odd] * 3 + [[0] * 60 + [1] * 60 + [1] * n_odd]
     together = [[0] * 120 + [2] * n_odd] * 6
     assert _evident_classes(np.array([*parted, *together]).T, 2).tolist() == classes
-
-
-def test_points_are_compared_by_how_often_they_are_together_with_all() -> None:
-    # of 2 partitions, the first and the second share one, the second and the third the other
-    rows = np.array([[1, 0.5, 0], [0.5, 1, 0.5], [0, 0.5, 1]])
-    rows /= np.sqrt([[1.25], [1.5], [1.25]])
-    labels_SL = np.array([[0, 0], [0, 1], [1, 1]])
-    np.testing.assert_allclose(_apart(labels_SL), 1 - rows @ rows.T, atol=1e-9)
-
-
-def test_draws_vote_on_classes_in_one_order() -> None:
-    # one partition of 4 clusters; the other draw has classes 1, 2, 0 for 0, 1, 2, and one cluster elsewhere
-    first = torch.eye(3)[[0, 0, 1, 2]][None]
-    other = torch.eye(3)[[1, 2, 2, 0]][None]
-    assert _in_order_of(first, other)[0].argmax(1).tolist() == [0, 1, 1, 2]
-
-
-def test_a_small_group_joins_sooner_than_two_large_ones() -> None:
-    # of 20 partitions, 9 join the two groups of 50 that come first, and 8 join the 10 points to the third group
-    groups = np.repeat([0, 1, 2, 3], [50, 50, 50, 10])
-    partitions = [[[0, index >= 9, 2, 2 + (index < 12)][group] for group in groups] for index in range(20)]
-    assert _evident_classes(np.array(partitions).T, 3).tolist() == [*groups[:150], *[2] * 10]
 
 
 def test_where_the_tree_has_no_such_classes_it_is_cut_as_it_is() -> None:

@@ -2,13 +2,12 @@
 
 k-means makes clusters of like spread, so that a large varied class is cut up before a small one is found, and each
 start ends elsewhere. So samples of the points are clustered, more finely than there are classes, and near clusters are
-merged, to as many as there are classes and to somewhat more. How often a point falls into one cluster with each of the
-others says what it is, and average linkage of points that say the same makes the classes: evidence accumulation (Fred
-and Jain, TPAMI 2005). The finer partitions, the levels of merging, the comparison by all other points and the shares by
-which the rest is told are ours, and so is the vote of several draws of points. Points may be seen in several views,
-such as with and without how they look: the partitions take turns.
+merged, to as many as there are classes and to somewhat more. How often two points fall into one cluster is their
+likeness, and average linkage by it makes the classes: evidence accumulation (Fred and Jain, TPAMI 2005). The finer
+partitions, the levels of merging and the shares by which other points are told are ours. Points may be seen in several
+views, such as with and without how they look: the partitions take turns.
 
-Shape legend: N points, S points of a sample, D dimensions of a view, P partitions, M clusters, K classes.
+Shape legend: N points, S points of a sample, D dimensions of a view, M clusters, K classes.
 """
 
 from itertools import cycle, islice
@@ -19,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import cut_tree, linkage
-from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
@@ -31,8 +29,7 @@ _POINTS_PER_CLUSTER = 100  # of the sample that a partition is learnt from
 _MAX_ITER = 12  # Lloyd iterations of a partition: its clusters are merged and outvoted, so they need not be final
 _MERGED_TO = (1.0, 1.5, 2.0)  # clusters for each class that are left where it is asked which points are together
 _LEAST_SHARE = 0.1  # of an even share, the points of a class at least
-_COMPARED = 2000  # points that are compared with each other
-_DRAWS = 5  # of such points: which classes are cut hangs on them, and they are put to the vote
+_COMPARED = 3000  # points that are compared with each other
 
 
 class Consensus:
@@ -71,10 +68,18 @@ class Consensus:
             raise TrainingError(f"{n_points} points cannot make {n_clusters} clusters; add images or lower n_classes")
         turns = list(islice(cycle(views), self.n_partitions))
         found = [self._partition(points_ND, n_clusters, index) for index, points_ND in enumerate(turns)]
-        merged = [self._merged(kmeans, *_MERGED_TO) for kmeans in found]
-        draws = [self._drawn_shares(found, merged, views, self.seed * _DRAWS + draw) for draw in range(_DRAWS)]
-        shares_PMK = F.normalize(sum((_in_order_of(draws[0], other) for other in draws[1:]), draws[0]), p=1, dim=2)
-        self.partitions_ = list(zip(found, shares_PMK, strict=True))
+        compared = cycle([sample_points(points_ND, _COMPARED, self.seed) for points_ND in views])
+        clusters = [kmeans.predict(compared_SD) for kmeans, compared_SD in zip(found, compared, strict=False)]
+        merged_SL = torch.cat(
+            [self._merged(kmeans, *_MERGED_TO)[clusters_S] for kmeans, clusters_S in zip(found, clusters, strict=True)],
+            dim=1,
+        )
+        classes_S = _evident_classes(merged_SL.numpy(force=True), self.n_classes)
+        classes_SK = F.one_hot(torch.from_numpy(classes_S).to(views[0].device), self.n_classes).float()
+        self.partitions_ = [
+            (kmeans, F.normalize(sum_by_label(classes_SK, clusters_S, n_clusters), p=1, dim=1))
+            for kmeans, clusters_S in zip(found, clusters, strict=True)
+        ]
         if len(self.predict(*views).unique()) < self.n_classes:  # a class was outvoted at all of its points
             classes_M = self._merged(found[0], 1.0)[:, 0]
             self.partitions_ = [(found[0], F.one_hot(classes_M, self.n_classes).float())]
@@ -95,16 +100,6 @@ class Consensus:
             shares_NK += shares_MK[kmeans.predict(points_ND)]
         return shares_NK / len(self.partitions_)
 
-    def _drawn_shares(self, found: list[KMeans], merged: list[Tensor], views: tuple[Tensor, ...], seed: int) -> Tensor:
-        """Return the shares of the classes in the clusters of each partition, (P, M, K), by the points of one draw."""
-        compared = cycle([sample_points(points_ND, _COMPARED, seed) for points_ND in views])
-        clusters = [kmeans.predict(compared_SD) for kmeans, compared_SD in zip(found, compared, strict=False)]
-        merged_SL = torch.cat([into_ML[of_S] for into_ML, of_S in zip(merged, clusters, strict=True)], dim=1)
-        classes_S = torch.from_numpy(_evident_classes(merged_SL.numpy(force=True), self.n_classes))
-        classes_SK = F.one_hot(classes_S.to(merged_SL.device), self.n_classes).float()
-        held = [sum_by_label(classes_SK, clusters_S, len(found[0].centers_)) for clusters_S in clusters]
-        return F.normalize(torch.stack(held), p=1, dim=2)
-
     def _partition(self, points_ND: Tensor, n_clusters: int, index: int) -> KMeans:
         seed, n_sampled = self.seed * self.n_partitions + index, _POINTS_PER_CLUSTER * n_clusters
         kmeans = KMeans(n_clusters, seed=seed, max_points=n_sampled, n_restarts=1, max_iter=_MAX_ITER)
@@ -114,14 +109,6 @@ class Consensus:
         """Return what each cluster is merged into, for each of some numbers of clusters for a class: (M, L) int64."""
         left = [min(len(kmeans.centers_), round(factor * self.n_classes)) for factor in per_class]
         return merge_clusters(kmeans.centers_, *left).to(kmeans.centers_.device)
-
-
-def _in_order_of(first_PMK: Tensor, other_PMK: Tensor) -> Tensor:
-    """Return the shares of another draw with its classes in the order of those that they share most with."""
-    first_CK, other_CK = (shares.flatten(0, 1).numpy(force=True) for shares in (first_PMK, other_PMK))
-    _, order_K = linear_sum_assignment(first_CK.T @ other_CK, maximize=True)
-    ordered_PMK: Tensor = other_PMK[..., torch.from_numpy(order_K).to(other_PMK.device)]
-    return ordered_PMK
 
 
 def merge_clusters(centers_MD: Tensor, *n_classes: int) -> Tensor:
@@ -146,7 +133,7 @@ def merge_clusters(centers_MD: Tensor, *n_classes: int) -> Tensor:
 
 
 def _evident_classes(labels_SL: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
-    """Return the class of each point, (S,), by average linkage of `_apart`.
+    """Return the class of each point, (S,), by average linkage of how often two are apart.
 
     A class has at least `_LEAST_SHARE` of an even share of the points, where the tree has K such: it is cut as far down
     as it takes to find them, and what is left joins the class that is nearest on average. A few points that are unlike
@@ -156,27 +143,15 @@ def _evident_classes(labels_SL: NDArray[np.int64], n_classes: int) -> NDArray[np
         labels_SL: the label of each point in each of L partitions.
         n_classes: K.
     """
-    apart_SS = _apart(labels_SL)
-    tree = linkage(squareform(apart_SS, checks=False), method="average")
+    apart_P = np.rint(pdist(labels_SL, "hamming") * labels_SL.shape[1])  # counts, so that ties are ties
+    tree = linkage(apart_P, method="average")
     least = _LEAST_SHARE * len(labels_SL) / n_classes
     finest = len(labels_SL) if least > 1 else n_classes
     for groups_S in cut_tree(tree, n_clusters=np.arange(n_classes, finest + 1)).T:
         large = np.flatnonzero(np.bincount(groups_S) >= least)
         if len(large) == n_classes:
+            apart_SS = squareform(apart_P)
             nearest_S = np.stack([apart_SS[:, groups_S == group].mean(1) for group in large], axis=1).argmin(1)
             groups_S = np.where(np.isin(groups_S, large), np.searchsorted(large, groups_S), nearest_S)
             return np.asarray(groups_S, np.int64)
     return np.asarray(cut_tree(tree, n_clusters=n_classes)[:, 0], np.int64)
-
-
-def _apart(labels_SL: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return how far apart points are, (S, S) in 0-1: 1 less the cosine of how often each is together with all others.
-
-    Two points are alike that are together with the same ones. How often the two themselves are together says less: the
-    few points on a border, which partitions put now here and now there, would seem further from everything than two
-    true classes from each other.
-    """
-    together_SS = 1 - squareform(pdist(labels_SL, "hamming"))
-    together_SS /= np.linalg.norm(together_SS, axis=1, keepdims=True)
-    apart_SS: NDArray[np.float64] = (1 - together_SS @ together_SS.T).round(9).clip(0)  # so that ties are ties
-    return apart_SS
