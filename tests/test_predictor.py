@@ -119,22 +119,25 @@ def test_scores_follow_from_the_embeddings(tile_px):
     torch.testing.assert_close(1 - 2 * found.score(image), squares, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(64, 96), (64, 640), (640, 64)])
-def test_a_context_run_tells_what_it_embeds(size):
-    """Long images, too: each tile's features are scaled by the whole image's, and sums over tiles are linear."""
+def context_predictor(*, own_centers, **options):
     settings = make_settings(
         {
             "n_classes": 3,
             "data": {"image_px": 64},
             "views": {"frame_px": 64},
             "backbone": {"name": "test_resnet"},
-            "context": {"embedding": {"dim": 8, "own_centers": False}},
+            "context": {"embedding": {"dim": 8, "own_centers": own_centers}},
         }
     )
     torch.manual_seed(0)
-    method = METHODS["context"](settings)
-    torch.nn.init.normal_(method.embedding.film.weight)
-    predictor = Predictor(method, centers(3, 8 + 64), settings, tile_px=128, overlap_px=32)
+    return Predictor(METHODS["context"](settings), centers(3, 8 + 64), settings, **options)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (64, 640), (640, 64)])
+def test_a_context_run_tells_what_it_embeds(size):
+    """Long images, too: each tile's features are scaled by the whole image's, and sums over tiles are linear."""
+    predictor = context_predictor(own_centers=False, tile_px=128, overlap_px=32)
+    torch.nn.init.normal_(predictor.embedding.film.weight)
     image = noise(*size)
     image[: size[0] // 2, : size[1] // 2] //= 4
     expected = torch.einsum("kd,dhw->khw", centers(3, 8 + 64), predictor.embed(image)) - 0.5
@@ -251,17 +254,7 @@ def test_prediction_is_in_evaluation_mode_and_repeats():
 
 @pytest.mark.parametrize("own", [True, False])
 def test_context_tells_by_the_centres_of_each_image(own):
-    settings = make_settings(
-        {
-            "n_classes": 3,
-            "data": {"image_px": 64},
-            "views": {"frame_px": 64},
-            "backbone": {"name": "test_resnet"},
-            "context": {"embedding": {"dim": 8, "own_centers": own}},
-        }
-    )
-    torch.manual_seed(0)
-    predictor = Predictor(METHODS["context"](settings), centers(3, 8 + 64), settings)
+    predictor = context_predictor(own_centers=own)
     images = [noise(64, 96, seed=1), noise(64, 96, seed=2)]
     for image, found in zip(images, predictor.score_each(map(predictor.resized, images)), strict=True):
         points_ND = predictor.embed(image).flatten(1).T

@@ -165,7 +165,7 @@ class Predictor:
 
     def score(self, image: NDArray[np.uint8]) -> Tensor:
         """Return the scores of an image's cells for the clusters, (K, h, w) float32, on the resized image's grid."""
-        return self._score_together(torch.stack([self.resized(image)]))[0]
+        return self._score_together(self.resized(image)[None])[0]
 
     def score_each(self, resized: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield the scores of each of many images, as `score`; those of one size in a row are looked at together.
@@ -187,14 +187,14 @@ class Predictor:
         """Yield the images that are looked at together, (B, 3, H, W)."""
         most_px = pixels_at_once(self.centers.device.type)
         for (_, *size), alike in groupby(resized, lambda pixels_3HW: pixels_3HW.shape):
-            at_once = max(1, most_px // math.prod(size)) if max(size) <= self.tile_px else 1
+            at_once = max(1, most_px // math.prod(size)) if not self._is_long(size) else 1
             while together := list(islice(alike, at_once)):
                 yield torch.stack(together)
 
     @torch.inference_mode()
     def _score_together(self, pixels_B3HW: Tensor) -> Tensor:
         """Return the scores of images of one working size, (B, K, h, w); only one, where that is longer than a tile."""
-        long = max(pixels_B3HW.shape[2:]) > self.tile_px
+        long = self._is_long(pixels_B3HW.shape[2:])
         whole = self.whole(self._tiles_that_stand_for(pixels_B3HW[0])) if long else None
         return self._over_tiles(pixels_B3HW, len(self.centers), functools.partial(self.score_tile, whole=whole))
 
@@ -205,7 +205,7 @@ class Predictor:
         Where tiles overlap they are means, so not quite of unit length.
         """
         pixels_3HW = self.resized(image)
-        long = max(pixels_3HW.shape[1:]) > self.tile_px
+        long = self._is_long(pixels_3HW.shape[1:])
         features_1C = self._features(self._tiles_that_stand_for(pixels_3HW)) if long else None
         of_tile = functools.partial(self.embed_tile, features_1C=features_1C)
         return self._over_tiles(pixels_3HW[None], self.centers.shape[1], of_tile)[0]
@@ -296,7 +296,7 @@ class Predictor:
         """Look at images of one size tile by tile, and let what is found fade between tiles."""
         height, width = pixels_B3HW.shape[2:]
         coordinates_2hw = whole_coordinates(height // STRIDE_PX, width // STRIDE_PX)
-        if max(height, width) <= self.tile_px:
+        if not self._is_long((height, width)):
             return of_tile(pixels_B3HW, coordinates_2hw).cpu()
         total = torch.zeros(len(pixels_B3HW), n_channels, height // STRIDE_PX, width // STRIDE_PX)
         weight = torch.zeros(total.shape[2:])
@@ -308,6 +308,10 @@ class Predictor:
                 total[..., *cells] += found.cpu() * ramp
                 weight[cells] += ramp
         return total.div_(weight)
+
+    def _is_long(self, size: Sequence[int]) -> bool:
+        """Return whether images of this working size, (H, W), are looked at tile by tile."""
+        return max(size) > self.tile_px
 
     def _working_size(self, image: NDArray[np.uint8]) -> tuple[int, int]:
         """Return the size as in training, but for what is longer than `LONGEST_STRIP`."""
