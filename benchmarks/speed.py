@@ -220,21 +220,33 @@ def report_epochs(
 
 
 def report_prediction(run: Path, images: Path, device: str) -> None:
-    """Predict a folder, files included, beside the bare forward pass on images of that size."""
-    predictor = Predictor.load(verbs.RunFolder.open(run), device=device)
+    """Predict a folder, files included, beside the forward pass of the network on images of that size.
+
+    The pass is that of the network as it was trained; that of the one which predicts, whose batch norms are folded, is
+    given as well.
+    """
+    folder = verbs.RunFolder.open(run)
+    settings = folder.settings()
+    trained = METHODS[settings.method](settings, load_start=False).to(device).eval().embedding
+    trained = trained.to(memory_format=torch.channels_last)
+    folded = Predictor.load(folder, device=device).embedding
     paths = list_images(images)
     height, width, _ = read_image(paths[0]).shape
     batch = torch.rand(16, 3, height, width, device=device).contiguous(memory_format=torch.channels_last)
     where = torch.zeros(16, 2, height // 4, width // 4, device=device)
-    bare_s, predict_s = [], []
+    bare_s, folded_s, predict_s = [], [], []
     for turn in range(3):  # in turn, since the rate of a machine drifts
         with torch.inference_mode():
-            bare_s += seconds(lambda: predictor.embedding(batch, where), 5)
+            bare_s += seconds(lambda: trained(batch, where), 5)
+            folded_s += seconds(lambda: folded(batch, where), 5)
         began = time.perf_counter()
         verbs.predict(run, images, run / f"masks-{turn}", device=device)
         predict_s.append(time.perf_counter() - began)
-    rate, bare = len(paths) / statistics.median(predict_s), 16 / statistics.median(bare_s)
-    console.print(f"predict: {rate:.1f} images/s, the forward pass at batch 16 {bare:.1f} ({100 * rate / bare:.0f} %)")
+    rate, bare, fold = (n / statistics.median(s) for n, s in ((len(paths), predict_s), (16, bare_s), (16, folded_s)))
+    console.print(
+        f"predict: {rate:.1f} images/s; the forward pass at batch 16 {bare:.1f} ({100 * rate / bare:.0f} %), "
+        f"with folded norms {fold:.1f} ({100 * rate / fold:.0f} %)"
+    )
 
 
 def seconds(function: Callable[[], object], times: int) -> list[float]:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from contextseg.cores import map_on_cores
+from contextseg.cores import map_looks, map_on_cores
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +58,27 @@ def test_the_count_is_that_of_now() -> None:
     torch.set_num_threads(2)
     list(map_on_cores(abs, range(10)))
     assert of_a_new_thread() == 2
+
+
+def test_as_many_threads_as_before_where_one_thing_fails() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(map_on_cores(lambda thing: 1 // thing, [2, 1, 0, 1]))
+    assert of_a_new_thread() == torch.get_num_threads() == 4
+
+
+@pytest.mark.parametrize(("device_type", "caller_looks"), [("cpu", False), ("cuda", True)])
+def test_where_it_is_looked_and_finished(device_type: str, caller_looks: bool) -> None:
+    """On a CPU in one thread, not the caller's; beside another device in the caller's, and finished in others."""
+
+    def look(thing: int) -> tuple[int, int]:
+        return thing, threading.get_ident()
+
+    def finish(seen: tuple[int, int]) -> tuple[int, int, int]:
+        return *seen, threading.get_ident()
+
+    found = list(map_looks(look, finish, range(20), device_type))
+    assert [thing for thing, *_ in found] == list(range(20))
+    for _, looked, finished in found:
+        assert finished != threading.get_ident()
+        assert (looked == threading.get_ident()) is caller_looks
+        assert (looked == finished) is not caller_looks

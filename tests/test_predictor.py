@@ -1,5 +1,3 @@
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 import torch
@@ -41,6 +39,12 @@ def patchify_predictor(n_clusters=4, **options):
 
 def noise(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def score_in_turn(predictor, images):
+    """Return the scores of each image, those of one size in a row looked at together."""
+    together = predictor.alike(map(predictor.resized, images), lambda resized: resized)
+    return [scores for some in together for scores in predictor.score_together(some)]
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (9, 1), (17, 301), (33, 47), (64, 32), (400, 40)])
@@ -103,7 +107,7 @@ def test_many_images_get_the_scores_of_each(monkeypatch, at_once):
     monkeypatch.setattr(
         predictor, "embed_tile", lambda *tile, **whole: together.append(len(tile[0])) or embed_tile(*tile, **whole)
     )
-    found = list(predictor.score_each(map(predictor.resized, images)))
+    found = score_in_turn(predictor, images)
     assert max(together) == {1: 1, 2**12: 2, 2**20: 3}[at_once]
     for image, scores in zip(images, found, strict=True):
         torch.testing.assert_close(scores, patchify_predictor(tile_px=64, overlap_px=32).score(image))
@@ -176,6 +180,28 @@ def test_best_cluster_is_interpolation_argmax_and_softmax(monkeypatch, band_valu
     ids = best_ids(scores, size)
     assert ids.dtype == found.clusters.dtype
     assert np.array_equal(ids, found.clusters)
+
+
+@pytest.mark.parametrize("smooth_over", [1, 3, 9])
+@pytest.mark.parametrize("n_clusters", [1, 2, 7, 40, 300])
+def test_best_ids_leaves_out_no_cluster_that_is_best_somewhere(n_clusters, smooth_over):
+    """Where scores are smooth, as those of photographs, most clusters are left out; in noise hardly one is."""
+    drawn = torch.Generator().manual_seed(n_clusters)
+    for size in [(1, 1), (1, 6), (7, 1), (12, 9)]:
+        scores = F.avg_pool2d(torch.randn(1, n_clusters, *size, generator=drawn), smooth_over, 1, smooth_over // 2)[0]
+        for scale in (5, 4, 0.7):
+            at_px = tuple(max(1, round(scale * length)) for length in size)
+            full = F.interpolate(scores[None], size=at_px, mode="bilinear", align_corners=False)[0]
+            best = full.gather(0, torch.from_numpy(best_ids(scores, at_px).astype(np.int64))[None])[0]
+            torch.testing.assert_close(best, full.amax(0), atol=1e-5, rtol=0)
+
+
+def test_few_clusters_are_looked_at_where_few_are_seen():
+    """Two halves, a cluster that is second in both, one that nearly is: between the halves the second may be best."""
+    far, near = torch.linspace(1, 0, 6).expand(4, 6), torch.linspace(0, 1, 6).expand(4, 6)
+    scores = torch.stack([far, near, torch.full((4, 6), 0.55), torch.full((4, 6), 0.35), torch.full((4, 6), -1.0)])
+    assert predictor_module._possible(scores).tolist() == [0, 1, 2]
+    assert np.unique(best_ids(scores, (16, 24))).tolist() == [0, 1, 2]
 
 
 def test_best_cluster_by_hand():
@@ -256,7 +282,7 @@ def test_prediction_is_in_evaluation_mode_and_repeats():
 def test_context_tells_by_the_centres_of_each_image(own):
     predictor = context_predictor(own_centers=own)
     images = [noise(64, 96, seed=1), noise(64, 96, seed=2)]
-    for image, found in zip(images, predictor.score_each(map(predictor.resized, images)), strict=True):
+    for image, found in zip(images, score_in_turn(predictor, images), strict=True):
         points_ND = predictor.embed(image).flatten(1).T
         of_image_KD = own_centers(points_ND[None], centers(3, 8 + 64))[0] if own else centers(3, 8 + 64)
         torch.testing.assert_close(found.flatten(1).T, points_ND @ of_image_KD.T - 0.5, atol=1e-5, rtol=0)
@@ -274,7 +300,7 @@ def test_a_long_image_is_told_by_the_centres_of_all_its_tiles():
     )
     torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
     predictor = Predictor(method, centers(4), SETTINGS, tile_px=64, overlap_px=32)
-    among_others = list(predictor.score_each(map(predictor.resized, [noise(32, 64), image, noise(32, 640)])))[1]
+    among_others = score_in_turn(predictor, [noise(32, 64), image, noise(32, 640)])[1]
     torch.testing.assert_close(among_others, whole, atol=1e-5, rtol=0)
     alone = Predictor(method, centers(4), SETTINGS).score(image[:, :96])
     torch.testing.assert_close(
@@ -293,18 +319,6 @@ def test_a_tile_that_cannot_be_embedded_leaves_no_centres_behind(monkeypatch):
         with pytest.raises(ZeroDivisionError):
             predictor.score(noise(32, 640, seed=1))
     assert torch.equal(predictor.score(noise(32, 64)), before)
-
-
-def test_as_many_threads_as_before_once_all_images_are_scored_or_one_cannot_be(monkeypatch):
-    n_threads = torch.get_num_threads()
-    predictor = patchify_predictor()
-    list(predictor.score_each([predictor.resized(noise(32, 32))] * 3))
-    with monkeypatch.context() as patch:
-        patch.setattr(predictor, "score_tile", lambda *_, **_whole: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            list(predictor.score_each([predictor.resized(noise(32, 32))] * 3))
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(torch.get_num_threads).result() == n_threads == torch.get_num_threads()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from contextseg.data.threads import map_ahead
 _MAX_THREADS = 8  # each holds the maps of what it looks at
 
 _In = TypeVar("_In")
+_Seen = TypeVar("_Seen")
 _Out = TypeVar("_Out")
 
 _lock = threading.RLock()  # a generator may be cleared away, and so end, wherever memory is asked for
@@ -29,6 +30,19 @@ def map_on_cores(function: Callable[[_In], _Out], things: Iterable[_In]) -> Gene
         share = math.ceil(n_cores / _MAX_THREADS)
         take_share = functools.partial(torch.set_num_threads, share)
         yield from map_ahead(function, things, n_threads=n_cores // share, initializer=take_share)
+
+
+def map_looks(
+    look: Callable[[_In], _Seen], finish: Callable[[_Seen], _Out], things: Iterable[_In], device_type: str
+) -> Generator[_Out, None, None]:
+    """Yield `finish` of `look` of each thing, in order; `look` is a network's, on a device of type "cpu", "cuda", ..
+
+    On a CPU each core does both, one after the other. Beside a device whose memory is for one look at a time, it looks
+    in the caller's thread, and others finish meanwhile.
+    """
+    if device_type == "cpu":
+        return map_on_cores(lambda thing: finish(look(thing)), things)
+    return map_ahead(finish, map(look, things), finish=True)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -25,12 +25,13 @@ from torch import Tensor
 from contextseg.clustering.kmeans import scores
 from contextseg.colours import palette
 from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX, pixels_at_once
-from contextseg.cores import map_on_cores
 from contextseg.data.images import training_size
 from contextseg.errors import DataError, RunError
 from contextseg.methods import METHODS
 from contextseg.methods.method import Method
+from contextseg.models.backbone import Backbone
 from contextseg.models.context import ContextEmbedding
+from contextseg.models.folding import fold_batch_norms
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
 from contextseg.views.geometry import whole_coordinates
@@ -43,6 +44,7 @@ _SOME_TILES = 16  # that stand for the whole image
 _SOME_CELLS = 2**16  # of theirs, at most about so many
 _BAND_VALUES = 2**21  # scores that exist at full size at one time: several threads may be here, and more is no faster
 
+_Image = TypeVar("_Image")
 
 Span = tuple[int, int]
 """Start and end of a tile along one side, in pixels."""
@@ -146,6 +148,9 @@ class Predictor:
             method.embedding.load_state_dict({name.removeprefix("embedding."): value for name, value in stored.items()})
         except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
             raise RunError(f"{run.weights}: does not hold the network of this run: {error}") from error
+        for part in method.modules():
+            if isinstance(part, Backbone):
+                fold_batch_norms(part)
         return cls(method, centers, settings, **options)
 
     def predict(self, image: NDArray[np.uint8]) -> Prediction:
@@ -165,38 +170,33 @@ class Predictor:
 
     def score(self, image: NDArray[np.uint8]) -> Tensor:
         """Return the scores of an image's cells for the clusters, (K, h, w) float32, on the resized image's grid."""
-        return self._score_together(self.resized(image)[None])[0]
+        return self.score_together([self.resized(image)])[0]
 
-    def score_each(self, resized: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield the scores of each of many images, as `score`; those of one size in a row are looked at together.
+    def alike(self, images: Iterable[_Image], resized: Callable[[_Image], Tensor]) -> Iterator[list[_Image]]:
+        """Yield those of one size in a row, as many as are looked at together; `resized` gives their pixels."""
+        most_px = pixels_at_once(self.centers.device.type)
+        for (_, *size), of_one_size in groupby(images, lambda image: resized(image).shape):
+            at_once = max(1, most_px // math.prod(size)) if not self._is_long(size) else 1
+            while together := list(islice(of_one_size, at_once)):
+                yield together
+
+    @torch.inference_mode()
+    def score_together(self, resized: Sequence[Tensor]) -> Tensor:
+        """Return the scores of a few images of one size, (B, K, h, w) float32, each as `score` does.
 
         Args:
-            resized: the images as `resized` returns them: many are waiting, so they should be let go at their own size.
+            resized: as `resized` returns them; only one, where that is longer than a tile.
         """
-        map_each = map_on_cores if self.centers.device.type == "cpu" else map
-        for scored_BKhw in map_each(self._score_together, self._alike(resized)):
-            yield from scored_BKhw
+        pixels_B3HW = torch.stack(list(resized))
+        long = self._is_long(pixels_B3HW.shape[2:])
+        whole = self.whole(self._tiles_that_stand_for(pixels_B3HW[0])) if long else None
+        return self._over_tiles(pixels_B3HW, len(self.centers), functools.partial(self.score_tile, whole=whole))
 
     def resized(self, image: NDArray[np.uint8]) -> Tensor:
         """Return an image at the size that it is looked at in, (3, H, W) uint8, sides a multiple of 32."""
         height, width = self._working_size(image)
         resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(resized)).movedim(-1, 0)
-
-    def _alike(self, resized: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield the images that are looked at together, (B, 3, H, W)."""
-        most_px = pixels_at_once(self.centers.device.type)
-        for (_, *size), alike in groupby(resized, lambda pixels_3HW: pixels_3HW.shape):
-            at_once = max(1, most_px // math.prod(size)) if not self._is_long(size) else 1
-            while together := list(islice(alike, at_once)):
-                yield torch.stack(together)
-
-    @torch.inference_mode()
-    def _score_together(self, pixels_B3HW: Tensor) -> Tensor:
-        """Return the scores of images of one working size, (B, K, h, w); only one, where that is longer than a tile."""
-        long = self._is_long(pixels_B3HW.shape[2:])
-        whole = self.whole(self._tiles_that_stand_for(pixels_B3HW[0])) if long else None
-        return self._over_tiles(pixels_B3HW, len(self.centers), functools.partial(self.score_tile, whole=whole))
 
     @torch.inference_mode()
     def embed(self, image: NDArray[np.uint8]) -> Tensor:
@@ -385,9 +385,34 @@ def best_cluster(scores_Khw: Tensor, size: tuple[int, int]) -> Prediction:
 def best_ids(scores_Khw: Tensor, size: tuple[int, int]) -> NDArray[np.unsignedinteger[Any]]:
     """Return the clusters of `best_cluster` alone, in a fraction of its time: (H, W)."""
     clusters = np.empty(size, _dtype(scores_Khw))
-    for rows, at_pixels_rWK in _bands(scores_Khw, size):
-        clusters[rows] = at_pixels_rWK.max(-1).indices.numpy()  # argmax would take longer
+    possible_k = _possible(scores_Khw)
+    ids_k = possible_k.numpy().astype(clusters.dtype)
+    for rows, at_pixels_rWk in _bands(scores_Khw[possible_k], size):
+        clusters[rows] = ids_k[at_pixels_rWk.max(-1).indices.numpy()]  # argmax would take longer
     return clusters
+
+
+def _possible(scores_Khw: Tensor) -> Tensor:
+    """Return the ids of the clusters that may be best at a pixel, (k,) int64: a few of all K.
+
+    A pixel lies in a square of four cells, and its scores are a weighed mean of theirs. The largest is no less than
+    the average of the scores of the clusters that are best at these four. So a cluster that is below this average at
+    all four cells, and so in every square, is best nowhere.
+    """
+    best_hw = scores_Khw.max(0).indices
+    height, width = best_hw.shape
+    beyond_HW = best_hw[_with_edges(height)][:, _with_edges(width)]
+    around_9hw = torch.stack([beyond_HW[y : y + height, x : x + width] for y in range(3) for x in range(3)])
+    of_best_33hw = scores_Khw.gather(0, around_9hw).unflatten(0, (3, 3))
+    sides_23hw = of_best_33hw[:2] + of_best_33hw[1:]
+    squares_22hw = sides_23hw[:, :2] + sides_23hw[:, 1:]
+    above_K = (scores_Khw - squares_22hw.amin((0, 1)) / 4).amax((1, 2))
+    return torch.nonzero(above_K >= 0)[:, 0]
+
+
+def _with_edges(length: int) -> Tensor:
+    """Return the indices along one side with the first and the last twice."""
+    return torch.arange(-1, length + 1).clamp(0, length - 1)
 
 
 def _dtype(scores_Khw: Tensor) -> type[np.unsignedinteger[Any]]:

@@ -6,10 +6,10 @@ Where torchrun has started several processes, each predicts its share of the ima
 import functools
 import itertools
 import operator
-from collections.abc import Generator, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from contextseg.classes import Classes
 from contextseg.collectives import first_does, gather, rank, share, world_size
-from contextseg.cores import map_on_cores
+from contextseg.cores import map_looks
 from contextseg.data.images import list_images, read_image
 from contextseg.data.labelled import LabelledImages, open_labelled
 from contextseg.data.threads import map_ahead, read_ahead
@@ -41,6 +41,14 @@ from contextseg.training.fit import fit, pretrain
 from contextseg.training.processes import own_device, process_errors
 
 __all__ = ["evaluate", "export", "fit", "hide", "merge", "name", "predict", "pretrain"]
+
+
+class _Image(NamedTuple):
+    """An image that was read, at the size that it is looked at in, and its own size, (H, W)."""
+
+    path: Path
+    resized_3HW: Tensor
+    size: tuple[int, int]
 
 
 @process_errors()
@@ -90,34 +98,36 @@ def predict(
     own = share(list(targets))
     left_out: list[tuple[str, str]] = []
 
-    def read(path: Path) -> tuple[Tensor, tuple[int, int]]:
+    def read(path: Path) -> _Image:
         image = read_image(path, max_pixels=predictor.settings.data.max_pixels)
-        return predictor.resized(image), (image.shape[0], image.shape[1])
+        return _Image(path, predictor.resized(image), (image.shape[0], image.shape[1]))
 
-    def found() -> Iterator[tuple[Path, Tensor, tuple[int, int]]]:
+    def found() -> Iterator[_Image]:
         for path, image in zip(own, read_ahead(read, own), strict=True):
             if isinstance(image, ImageError):
                 left_out.append((str(path), image.reason))
                 advance(world_size())
             else:
-                yield path, *image
+                yield image
 
-    def scored() -> Generator[tuple[Path, Tensor, tuple[int, int]], None, None]:
-        images, to_score = itertools.tee(found())
-        scores = predictor.score_each(resized for _, resized, _ in to_score)
-        for scores_Khw, (path, _, size) in zip(scores, images, strict=True):
-            yield path, scores_Khw, size
+    def look(some: list[_Image]) -> Iterable[tuple[_Image, Tensor]]:
+        return zip(some, predictor.score_together([image.resized_3HW for image in some]), strict=True)
 
-    def write(path: Path, scores_Khw: Tensor, size: tuple[int, int]) -> None:
-        if confidence:
-            prediction = best_cluster(scores_Khw, size)
-            write_confidence(out / "confidence" / targets[path], prediction.confidence)
-        # last: `resume` takes it as the sign that all is there
-        masks.add(path, targets[path], prediction.clusters if confidence else best_ids(scores_Khw, size))
-
-    with progress(console or Console(quiet=True), "predicting", len(targets)) as advance, closing(scored()) as to_write:
-        for _ in map_ahead(lambda one: write(*one), to_write, finish=True):  # threads read, look and write
+    def write(scored: Iterable[tuple[_Image, Tensor]]) -> None:
+        for image, scores_Khw in scored:
+            target = targets[image.path]
+            if confidence:
+                prediction = best_cluster(scores_Khw, image.size)
+                write_confidence(out / "confidence" / target, prediction.confidence)
+            # last: `resume` takes it as the sign that all is there
+            masks.add(image.path, target, prediction.clusters if confidence else best_ids(scores_Khw, image.size))
             advance(world_size())
+
+    with progress(console or Console(quiet=True), "predicting", len(targets)) as advance:
+        alike = predictor.alike(found(), lambda image: image.resized_3HW)
+        with closing(map_looks(look, write, alike, predictor.centers.device.type)) as done:
+            for _ in done:
+                pass
     return list(itertools.chain(*gather(left_out)))
 
 
@@ -227,21 +237,20 @@ def _count(
     def read(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         return labelled.read(index, max_pixels=predictor.settings.data.max_pixels)
 
-    def scored(image: NDArray[np.uint8], labels_HW: NDArray[np.uint8]) -> tuple[Tensor, NDArray[np.uint8]]:
+    def scored(one: tuple[NDArray[np.uint8], NDArray[np.uint8]]) -> tuple[Tensor, NDArray[np.uint8]]:
+        image, labels_HW = one
         return scorer(image), labels_HW
 
-    def counted(scores_Khw: Tensor, labels_HW: NDArray[np.uint8]) -> tuple[ConfusionCounts, BoundaryCounts]:
+    def counted(one: tuple[Tensor, NDArray[np.uint8]]) -> tuple[ConfusionCounts, BoundaryCounts]:
+        scores_Khw, labels_HW = one
         rows_HW = row_of_K[best_ids(scores_Khw, (labels_HW.shape[0], labels_HW.shape[1]))]
         own = ConfusionCounts(*shape), BoundaryCounts(*shape)
         for count in own:
             count.update(rows_HW, labels_HW)
         return own
 
-    indices = share(range(len(labelled)))
-    if predictor.centers.device.type == "cpu":
-        found = map_on_cores(lambda index: counted(*scored(*read(index))), indices)
-    else:  # whose memory is for one image at a time: threads read before and count after
-        found = map_ahead(lambda one: counted(*one), itertools.starmap(scored, map_ahead(read, indices)))
+    pairs = map_ahead(read, share(range(len(labelled))))
+    found = map_looks(scored, counted, pairs, predictor.centers.device.type)
     with progress(console, "evaluating", len(labelled)) as advance, closing(found):
         for own_counts, own_boundaries in found:
             counts += own_counts
