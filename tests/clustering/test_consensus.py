@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from contextseg.clustering.consensus import Consensus, _evident_classes, merge_clusters
+from contextseg.clustering.consensus import Consensus, _by_company, _by_links, merge_clusters
 from contextseg.clustering.kmeans import KMeans
 from contextseg.errors import TrainingError
 
@@ -87,14 +87,42 @@ def test_a_few_odd_points_are_no_class(n_odd: int, classes: list[int]) -> None:
     # two groups are apart in 4 of 10 partitions; odd points are apart from both, but join the second in one
     parted = [[0] * 60 + [1] * 60 + [2] * n_odd] * 3 + [[0] * 60 + [1] * 60 + [1] * n_odd]
     together = [[0] * 120 + [2] * n_odd] * 6
-    assert _evident_classes(np.array([*parted, *together]).T, 2).tolist() == classes
+    assert _by_links(np.array([*parted, *together]).T, 2).tolist() == classes
 
 
 def test_where_the_tree_has_no_such_classes_it_is_cut_as_it_is() -> None:
     # a chain: two points are apart by the later one's number, so that one point after the other joins the first
     points, partitions = np.arange(24)[:, None], np.arange(24)
     labels_SL = np.where(points > partitions, points, 0)
-    assert _evident_classes(labels_SL, 2).tolist() == [0] * 23 + [1]  # a class would need two points
+    assert _by_links(labels_SL, 2).tolist() == [0] * 23 + [1]  # a class would need two points
+
+
+def halves(n_first: int, n_second: int, n_together: int, label: int) -> list[list[int]]:
+    """Ten partitions of two groups, which are one in some of them."""
+    apart, one = [label] * n_first + [label + 1] * n_second, [label] * (n_first + n_second)
+    return [apart] * (10 - n_together) + [one] * n_together
+
+
+@pytest.mark.parametrize("n_large", [20, 100, 300])
+def test_classes_count_alike_whatever_their_sizes(n_large: int) -> None:
+    # two large groups that are one in 5 of 10 partitions, and two small ones that are one in 3: three classes are those
+    # two and the large ones as one, though it would save more of the squares to cut the largest
+    labels_SL = np.hstack([halves(n_large, n_large, 5, 0), halves(10, 10, 3, 2)]).T
+    classes = torch.from_numpy(_by_company(labels_SL, 3, seed=0)).split([2 * n_large, 10, 10])
+    assert [part.unique().numel() for part in classes] == [1, 1, 1]
+    assert torch.cat(classes).unique().numel() == 3
+
+
+def test_points_of_one_company_are_a_class_though_they_are_seldom_together() -> None:
+    # 40 points meet 80 others in most partitions, and each other in few: all 120 keep one company, 60 keep another
+    drawn = np.random.default_rng(0)
+    with_others = np.zeros((20, 80), np.int64)
+    seldom = np.where(drawn.random((20, 40)) < 0.6, 0, 2 + drawn.integers(30, size=(20, 40)))
+    apart = np.ones((20, 60), np.int64)
+    classes = torch.from_numpy(_by_company(np.hstack([with_others, seldom, apart]).T, 2, seed=0))
+    assert classes[:120].unique().numel() == 1
+    assert classes[120:].unique().numel() == 1
+    assert classes[0] != classes[120]
 
 
 def test_shares_are_those_of_the_compared_points() -> None:

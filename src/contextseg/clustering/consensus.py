@@ -3,9 +3,11 @@
 k-means makes clusters of like spread, so that a large varied class is cut up before a small one is found, and each
 start ends elsewhere. So samples of the points are clustered, more finely than there are classes, and near clusters are
 merged, to as many as there are classes and to somewhat more. How often two points fall into one cluster is their
-likeness, and average linkage by it makes the classes: evidence accumulation (Fred and Jain, TPAMI 2005). The finer
-partitions, the levels of merging and the shares by which other points are told are ours. Points may be seen in several
-views, such as with and without how they look: the partitions take turns.
+likeness: evidence accumulation (Fred and Jain, TPAMI 2005). Average linkage by it, as theirs, makes many classes, small
+ones that lie apart among them. Where there are few, such small ones would leave none for what most of the points show,
+and one class of all that; so there points are clustered by the company that they keep. The finer partitions, the levels
+of merging, the second way and the shares by which other points are told are ours. Points may be seen in several views,
+such as with and without how they look: the partitions take turns.
 
 Shape legend: N points, S points of a sample, D dimensions of a view, M clusters, K classes.
 """
@@ -24,12 +26,15 @@ from torch import Tensor
 from contextseg.clustering.kmeans import KMeans, sum_by_label
 from contextseg.clustering.sampling import sample_points
 from contextseg.errors import TrainingError
+from contextseg.randomness import keyed_rng
 
 _POINTS_PER_CLUSTER = 100  # of the sample that a partition is learnt from
 _MAX_ITER = 12  # Lloyd iterations of a partition: its clusters are merged and outvoted, so they need not be final
 _MERGED_TO = (1.0, 1.5, 2.0)  # clusters for each class that are left where it is asked which points are together
-_LEAST_SHARE = 0.1  # of an even share, the points of a class at least
+_FEW = 10  # classes at most that are made by company
+_LEAST_SHARE = 0.1  # of an even share, the points of a class at least that is made by links
 _COMPARED = 3000  # points that are compared with each other
+_STARTS = 10  # of the k-means by company: the best of few is a bad one now and then
 
 
 class Consensus:
@@ -74,7 +79,9 @@ class Consensus:
             [self._merged(kmeans, *_MERGED_TO)[clusters_S] for kmeans, clusters_S in zip(found, clusters, strict=True)],
             dim=1,
         )
-        classes_S = _evident_classes(merged_SL.numpy(force=True), self.n_classes)
+        labels_SL = merged_SL.numpy(force=True)
+        few = self.n_classes <= _FEW
+        classes_S = _by_company(labels_SL, self.n_classes, self.seed) if few else _by_links(labels_SL, self.n_classes)
         classes_SK = F.one_hot(torch.from_numpy(classes_S).to(views[0].device), self.n_classes).float()
         self.partitions_ = [
             (kmeans, F.normalize(sum_by_label(classes_SK, clusters_S, n_clusters), p=1, dim=1))
@@ -132,8 +139,28 @@ def merge_clusters(centers_MD: Tensor, *n_classes: int) -> Tensor:
     return merged
 
 
-def _evident_classes(labels_SL: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
-    """Return the class of each point, (S,), by average linkage of how often two are apart.
+def _by_company(labels_SL: NDArray[np.int64], n_classes: int, seed: int) -> NDArray[np.int64]:
+    """Return the class of each point, (S,), by k-means of how often it is together with each of the others: for few.
+
+    A point is told by all others at once: two that are seldom together themselves, but each with the same points, are
+    of one class. k-means learns from points that are drawn the less often the more company they have, so that large
+    classes count no more than small ones: it would cut them up, and leave small ones joined.
+
+    Args:
+        labels_SL: the label of each point in each of L partitions.
+        n_classes: K.
+        seed: of the draw and the starts.
+    """
+    together_SS = 1 - squareform(pdist(labels_SL, "hamming"))
+    chance_S = 1 / together_SS.sum(0)
+    drawn_S = keyed_rng(seed, "evident classes").choice(len(chance_S), _COMPARED, p=chance_S / chance_S.sum())
+    company_SS = F.normalize(torch.from_numpy(together_SS).float(), dim=1)
+    kmeans = KMeans(n_classes, seed=seed, max_points=_COMPARED, n_restarts=_STARTS)
+    return kmeans.fit([company_SS[torch.from_numpy(drawn_S)]]).predict(company_SS).numpy()
+
+
+def _by_links(labels_SL: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
+    """Return the class of each point, (S,), by average linkage of how often two are apart: for many classes.
 
     A class has at least `_LEAST_SHARE` of an even share of the points, where the tree has K such: it is cut as far down
     as it takes to find them, and what is left joins the class that is nearest on average. A few points that are unlike
