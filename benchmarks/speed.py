@@ -222,8 +222,8 @@ def report_epochs(
 def report_prediction(run: Path, images: Path, device: str) -> None:
     """Predict a folder, files included, beside the forward pass of the network on images of that size.
 
-    The pass is that of the network as it was trained; that of the one which predicts, whose batch norms are folded, is
-    given as well.
+    The pass is that of the network as it is trained, of any weights; that of the one which predicts, whose batch norms
+    are folded, is given as well.
     """
     folder = verbs.RunFolder.open(run)
     settings = folder.settings()

@@ -22,11 +22,13 @@ def fold_batch_norms(backbone: Backbone) -> None:
     rounding; of a network that is wired so that they would not be, nothing is folded.
     """
     backbone.eval()
-    net = copy.deepcopy(backbone.net)
     drawn = torch.Generator().manual_seed(0)
     image_13HW = torch.rand(1, 3, _SIDE_PX, _SIDE_PX, generator=drawn).to(backbone.mean.device)
-    before = backbone(image_13HW)
-    for convolution, norm in _pairs(backbone, image_13HW):
+    pairs = _pairs(backbone, image_13HW)
+    if not pairs:
+        return
+    net, before = copy.deepcopy(backbone.net), backbone(image_13HW)
+    for convolution, norm in pairs:
         _fold(backbone.net, convolution, norm)
     if not all(map(_alike, backbone(image_13HW), before)):
         backbone.net = net
