@@ -5,8 +5,8 @@
 Generated scenes, random weights. The **floor** of a training step is the forward pass of the bare backbone and decoder
 on two views that lie on the device, the backward pass and the optimiser, measured before and after each row; that of
 prediction is the forward pass of what was trained on such images. Times are medians over the epochs after the first;
-the start of `context`, which comes once, has a column of its own. "own-schedule" is PiCIE's: it stores the labels of
-every view on disk in passes of their own.
+the start of `context`, which comes once, has a column of its own. "own-schedule" is PiCIE's: it finds the centres in
+all cells of all views, and stores the labels of every view on disk, in passes of their own.
 """
 
 import statistics
@@ -26,12 +26,12 @@ from rich.console import Console
 from torch import Tensor
 
 from contextseg import verbs
-from contextseg.conventions import SIZE_MULTIPLE_PX
+from contextseg.clustering.kmeans import KMeans
+from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX
 from contextseg.data.images import list_images, read_image
 from contextseg.data.scenes import write_scenes
 from contextseg.memory import keep_freed_memory
 from contextseg.methods import METHODS
-from contextseg.methods import method as common
 from contextseg.methods.context import Context
 from contextseg.methods.method import Method, TrainingImages
 from contextseg.methods.picie import Picie
@@ -97,15 +97,24 @@ class Stopwatch:
 
 
 class OwnSchedule(Picie):
-    """PiCIE with its own passes: centres, then the labels of all views to disk, then training on what is read back."""
+    """PiCIE with its own passes: centres, then the labels of all views to disk, then training on what is read back.
+
+    Its k-means takes all cells of its first 20 batches of 256 images, one start and 20 iterations, and moves the
+    centres by the batches that follow.
+    """
 
     folder: Path
 
     def begin_epoch(self, epoch: int, images: TrainingImages) -> None:
-        """Find the centres, in a pass over all images, and write the labels of both views."""
-        kept, common.CLUSTERED_IMAGES = common.CLUSTERED_IMAGES, images.n_images
-        super().begin_epoch(epoch, images)
-        common.CLUSTERED_IMAGES = kept
+        """Find the centres, in a pass over all images, and write the labels of both views in another."""
+        self.use_K.zero_()
+        n_held = 20 * 256 * (self.settings.views.frame_px // STRIDE_PX) ** 2
+        seed, n_classes = self.settings.seed + epoch, self.settings.n_classes
+        kmeans = [KMeans(n_classes, seed=seed, max_points=n_held, n_restarts=1, max_iter=20) for _ in range(2)]
+        for batch in images.batches(epoch):
+            for clusters, embedded_BDhw in zip(kmeans, batch.embed(self.embedding), strict=True):
+                clusters.observe(embedded_BDhw.movedim(1, -1).flatten(0, -2))
+        self.centers_VKD.copy_(torch.stack([clusters.finish().centers_ for clusters in kmeans]))
         for batch in images.batches(epoch):
             for view, embedded_BDhw in enumerate(batch.embed(self.embedding)):
                 labels_Bhw = torch.einsum("bdhw,kd->bkhw", embedded_BDhw, self.centers_VKD[view]).argmax(1)
