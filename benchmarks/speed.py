@@ -38,11 +38,11 @@ from contextseg.methods.picie import Picie
 from contextseg.models.backbone import Backbone
 from contextseg.models.context import ContextEmbedding
 from contextseg.models.embedding import PixelEmbedding
+from contextseg.precision import choose_precision, half_precision
 from contextseg.predictor import Predictor
 from contextseg.settings import Settings, make_settings
 from contextseg.training import fit
 from contextseg.training import images as images_of_a_run
-from contextseg.training.precision import choose_precision
 from contextseg.views.siamese import SiameseBatch
 
 CLUSTERING, AFTERWARDS = "clustering", "afterwards"
@@ -232,7 +232,7 @@ def report_prediction(run: Path, images: Path, device: str) -> None:
     """Predict a folder, files included, beside the forward pass of the network on images of that size.
 
     The pass is that of the network as it is trained, of any weights; that of the one which predicts, whose batch norms
-    are folded, is given as well.
+    are folded, is given as well. In float32, and in half precision where the hardware multiplies in it.
     """
     folder = verbs.RunFolder.open(run)
     settings = folder.settings()
@@ -243,19 +243,23 @@ def report_prediction(run: Path, images: Path, device: str) -> None:
     height, width, _ = read_image(paths[0]).shape
     batch = torch.rand(16, 3, height, width, device=device).contiguous(memory_format=torch.channels_last)
     where = torch.zeros(16, 2, height // 4, width // 4, device=device)
-    bare_s, folded_s, predict_s = [], [], []
-    for turn in range(3):  # in turn, since the rate of a machine drifts
-        with torch.inference_mode():
-            bare_s += seconds(lambda: trained(batch, where), 5)
-            folded_s += seconds(lambda: folded(batch, where), 5)
-        began = time.perf_counter()
-        verbs.predict(run, images, run / f"masks-{turn}", device=device)
-        predict_s.append(time.perf_counter() - began)
-    rate, bare, fold = (n / statistics.median(s) for n, s in ((len(paths), predict_s), (16, bare_s), (16, folded_s)))
-    console.print(
-        f"predict: {rate:.1f} images/s; the forward pass at batch 16 {bare:.1f} ({100 * rate / bare:.0f} %), "
-        f"with folded norms {fold:.1f} ({100 * rate / fold:.0f} %)"
-    )
+    place = torch.device(device)
+    for half in (False, True) if choose_precision("auto", place) != "32-true" else (False,):
+        bare_s, folded_s, predict_s = [], [], []
+        for turn in range(3):  # in turn, since the rate of a machine drifts
+            dtype = half_precision(place) if half else None
+            with torch.inference_mode(), torch.autocast(place.type, dtype, enabled=half):
+                bare_s += seconds(lambda: trained(batch, where), 5)
+                folded_s += seconds(lambda: folded(batch, where), 5)
+            began = time.perf_counter()
+            verbs.predict(run, images, run / f"masks-{turn}-{half}", half=half, device=device)
+            predict_s.append(time.perf_counter() - began)
+        took = [(len(paths), predict_s), (16, bare_s), (16, folded_s)]
+        rate, bare, fold = (n / statistics.median(s) for n, s in took)
+        console.print(
+            f"predict{', half precision' if half else ''}: {rate:.1f} images/s; the forward pass at batch 16 "
+            f"{bare:.1f} ({100 * rate / bare:.0f} %), with folded norms {fold:.1f} ({100 * rate / fold:.0f} %)"
+        )
 
 
 def seconds(function: Callable[[], object], times: int) -> list[float]:

@@ -13,7 +13,7 @@ SRC = Path(__file__).parents[1] / "src" / "contextseg"
 # A part may import from the layers above its own in this list; the parts of one layer may not import one another.
 LAYERS: list[set[str]] = [
     {"conventions", "errors", "extras", "files", "memory", "randomness", "__init__"},
-    {"settings", "colours", "collectives", "progress"},
+    {"settings", "colours", "collectives", "precision", "progress"},
     {"run_folder", "classes"},
     {"naming"},
     {"data", "views", "models", "clustering", "evaluation", "export"},

@@ -123,6 +123,18 @@ def test_scores_follow_from_the_embeddings(tile_px):
     torch.testing.assert_close(1 - 2 * found.score(image), squares, atol=1e-5, rtol=0)
 
 
+def test_half_precision_rounds_the_embeddings_and_nothing_after_them(monkeypatch):
+    monkeypatch.setattr("contextseg.precision.cpu_computes_bf16", lambda: True)  # others emulate it
+    full, half = patchify_predictor(), patchify_predictor(half=True)
+    image = noise(32, 64)
+    exact, rounded = full.embed(image), half.embed(image)
+    assert rounded.dtype == torch.float32
+    assert 1e-4 < (exact - rounded).abs().max() < 0.02  # bfloat16 has 8 binary digits
+    squares = torch.stack([(rounded - c[:, None, None]).square().sum(0) for c in centers(4)])
+    lengths = rounded.square().sum(0)  # not quite 1
+    torch.testing.assert_close(lengths - 2 * half.score(image), squares, atol=1e-5, rtol=0)
+
+
 def context_predictor(*, own_centers, **options):
     settings = make_settings(
         {

@@ -138,6 +138,18 @@ def test_predict_leaves_out_what_it_cannot_read(lab_run: Path, tmp_path: Path) -
     assert (tmp_path / "out" / "good.png").exists()
 
 
+def test_predict_in_half_precision_needs_hardware_that_multiplies_in_it(
+    lab_run: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("contextseg.precision.cpu_computes_bf16", lambda: False)
+    with pytest.raises(SettingsError, match="cpu does not"):
+        verbs.predict(lab_run, scenes, tmp_path / "out", half=True)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr("contextseg.precision.cpu_computes_bf16", lambda: True)
+    verbs.predict(lab_run, scenes, tmp_path / "out", half=True)
+    assert len(list((tmp_path / "out").rglob("*.png"))) == len(list_images(scenes))
+
+
 def write_masks_one_by_one(run: Path, images: Path, out: Path) -> list[tuple[str, str]]:
     """The slow reference: read, compute and write one image after the other."""
     predictor = Predictor.load(RunFolder.open(run))

@@ -32,6 +32,7 @@ from contextseg.methods.method import Method
 from contextseg.models.backbone import Backbone
 from contextseg.models.context import ContextEmbedding
 from contextseg.models.folding import fold_batch_norms
+from contextseg.precision import half_precision
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
 from contextseg.views.geometry import whole_coordinates
@@ -99,9 +100,12 @@ class Predictor:
         tile_px: longest side that is embedded at once, after the resize; a multiple of 32.
         overlap_px: pixels that neighbouring tiles share; their scores fade into each other there. A multiple of 32,
             at most half of `tile_px`.
+        half: the network computes in half precision, up to twice as fast; about one pixel in a hundred gets another
+            class.
 
     Raises:
         ValueError: the tile or the overlap is not such a multiple.
+        SettingsError: the device does not multiply in half precision.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class Predictor:
         device: str | torch.device = "cpu",
         tile_px: int = 1024,
         overlap_px: int = 128,
+        half: bool = False,
     ) -> None:
         if tile_px % SIZE_MULTIPLE_PX or overlap_px % SIZE_MULTIPLE_PX or not 0 <= 2 * overlap_px <= tile_px:
             raise ValueError(
@@ -126,6 +131,7 @@ class Predictor:
         self.settings = settings
         self.tile_px = tile_px
         self.overlap_px = overlap_px
+        self.half = half_precision(self.centers.device) if half else None
 
     @classmethod
     def load(cls, run: RunFolder, **options: Any) -> Self:
@@ -220,7 +226,8 @@ class Predictor:
         """
         coordinates_B2hw = coordinates_2hw.to(self.centers.device).expand(len(pixels_B3HW), -1, -1, -1)
         whole = () if features_1C is None else (features_1C,)
-        embedded_BDhw: Tensor = self.embedding(self._to_network(pixels_B3HW), coordinates_B2hw, *whole)
+        with self._precision():
+            embedded_BDhw: Tensor = self.embedding(self._to_network(pixels_B3HW), coordinates_B2hw, *whole)
         return embedded_BDhw.float()
 
     @torch.inference_mode()
@@ -258,7 +265,11 @@ class Predictor:
         """Return what some tiles say of their image as a whole, (1, C); None where nothing asks for it."""
         if not isinstance(self.embedding, ContextEmbedding):
             return None
-        return self.embedding.whole(self._to_network(pixels_3HW[None]) for pixels_3HW, *_ in some)
+        with self._precision():
+            return self.embedding.whole(self._to_network(pixels_3HW[None]) for pixels_3HW, *_ in some)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.centers.device.type, self.half, enabled=self.half is not None)
 
     def stand_ins(self, rows: Sequence[Span], columns: Sequence[Span], size: tuple[int, int]) -> list[StandIn]:
         """Return a few tiles that are spread over an image, and which of their cells stand for all.

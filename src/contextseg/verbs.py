@@ -60,6 +60,7 @@ def predict(
     confidence: bool = False,
     raw: bool = False,
     resume: bool = False,
+    half: bool = False,
     device: str = "cpu",
     console: Console | None = None,
 ) -> list[tuple[str, str]]:
@@ -76,6 +77,8 @@ def predict(
         confidence: write ``out/confidence/*.png`` too, 8-bit, 255 is certain.
         raw: write the clusters as they were found: nothing merged, nothing hidden.
         resume: leave the masks that are there as they are, and write those that are missing.
+        half: the network computes in half precision, up to twice as fast; about one pixel in a hundred gets another
+            class.
         device: where the network runs.
         console: where progress is shown; nowhere by default.
 
@@ -86,9 +89,10 @@ def predict(
         RunError: the run is not finished.
         ClassesError: its classes.json is malformed.
         DataError: there are no images.
+        SettingsError: the device does not multiply in half precision.
     """
     folder = RunFolder.open(run)
-    predictor = Predictor.load(folder, device=own_device(device))
+    predictor = Predictor.load(folder, device=own_device(device), half=half)
     targets = mask_names(list_images(images), images)
     n_classes = predictor.settings.n_classes
     classes = Classes.numbered(n_classes) if raw else Classes.read(folder.classes, n_classes)

@@ -25,13 +25,13 @@ from contextseg.errors import RunError
 from contextseg.files import write_atomically, write_errors
 from contextseg.methods import METHODS
 from contextseg.methods.method import Method
+from contextseg.precision import choose_precision
 from contextseg.progress import progress
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
 from contextseg.training.choosing import choose_classes
 from contextseg.training.images import SiameseSource, whole_images
 from contextseg.training.loop import train
-from contextseg.training.precision import choose_precision
 from contextseg.training.preparation import prepare
 from contextseg.training.pretraining import pretrain_backbone
 from contextseg.training.processes import process_errors, start_fabric

@@ -1,0 +1,44 @@
+"""The number format of the network, by what the hardware computes in."""
+
+import torch
+
+from contextseg.errors import SettingsError
+
+_FABRIC = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", None: "32-true"}
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """Return Fabric's name of a precision; "auto" takes half precision where the hardware multiplies in it.
+
+    Args:
+        wanted: the setting ``training.precision``.
+        device: what the network will run on.
+    """
+    return _FABRIC[_half(device)] if wanted == "auto" else wanted
+
+
+def half_precision(device: torch.device) -> torch.dtype:
+    """Return the half precision that a device multiplies in.
+
+    Raises:
+        SettingsError: it multiplies in none.
+    """
+    dtype = _half(device)
+    if dtype is None:
+        raise SettingsError(
+            f"half precision takes hardware that multiplies in it, which {device} does not; leave it out"
+        )
+    return dtype
+
+
+def _half(device: torch.device) -> torch.dtype | None:
+    """Return None for hardware that merely emulates bfloat16: it is several times slower with it than without."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if device.type == "cpu" and cpu_computes_bf16() else None
+
+
+def cpu_computes_bf16() -> bool:
+    """Return whether this processor has instructions for bfloat16 products."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
