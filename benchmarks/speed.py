@@ -244,10 +244,11 @@ def report_prediction(run: Path, images: Path, device: str) -> None:
     batch = torch.rand(16, 3, height, width, device=device).contiguous(memory_format=torch.channels_last)
     where = torch.zeros(16, 2, height // 4, width // 4, device=device)
     place = torch.device(device)
-    for half in (False, True) if choose_precision("auto", place) != "32-true" else (False,):
+    dtypes = [None] if choose_precision("auto", place) == "32-true" else [None, half_precision(place)]
+    for dtype in dtypes:
+        half = dtype is not None
         bare_s, folded_s, predict_s = [], [], []
         for turn in range(3):  # in turn, since the rate of a machine drifts
-            dtype = half_precision(place) if half else None
             with torch.inference_mode(), torch.autocast(place.type, dtype, enabled=half):
                 bare_s += seconds(lambda: trained(batch, where), 5)
                 folded_s += seconds(lambda: folded(batch, where), 5)

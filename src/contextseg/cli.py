@@ -147,9 +147,7 @@ def predict(
     resume: Annotated[bool, typer.Option("--resume", help="Write only the masks that are missing.")] = False,
     half: Annotated[
         bool,
-        typer.Option(
-            "--half", help="Half precision: up to twice as fast, and about one pixel in a hundred gets another class."
-        ),
+        typer.Option("--half", help="Half precision: faster, and about one pixel in a hundred gets another class."),
     ] = False,
     device: Device = "cpu",
 ) -> None:

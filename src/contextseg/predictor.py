@@ -100,8 +100,7 @@ class Predictor:
         tile_px: longest side that is embedded at once, after the resize; a multiple of 32.
         overlap_px: pixels that neighbouring tiles share; their scores fade into each other there. A multiple of 32,
             at most half of `tile_px`.
-        half: the network computes in half precision, up to twice as fast; about one pixel in a hundred gets another
-            class.
+        half: the network computes in half precision: faster, and about one pixel in a hundred gets another class.
 
     Raises:
         ValueError: the tile or the overlap is not such a multiple.
@@ -131,7 +130,7 @@ class Predictor:
         self.settings = settings
         self.tile_px = tile_px
         self.overlap_px = overlap_px
-        self.half = half_precision(self.centers.device) if half else None
+        self.half_dtype = half_precision(self.centers.device) if half else None
 
     @classmethod
     def load(cls, run: RunFolder, **options: Any) -> Self:
@@ -268,9 +267,6 @@ class Predictor:
         with self._precision():
             return self.embedding.whole(self._to_network(pixels_3HW[None]) for pixels_3HW, *_ in some)
 
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.centers.device.type, self.half, enabled=self.half is not None)
-
     def stand_ins(self, rows: Sequence[Span], columns: Sequence[Span], size: tuple[int, int]) -> list[StandIn]:
         """Return a few tiles that are spread over an image, and which of their cells stand for all.
 
@@ -298,6 +294,9 @@ class Predictor:
                 list(self.tiles(height)), list(self.tiles(width)), (height, width)
             )
         ]
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.centers.device.type, self.half_dtype, enabled=self.half_dtype is not None)
 
     def _to_network(self, pixels_B3HW: Tensor) -> Tensor:
         """Return uint8 pixels as the network takes them, float32 in 0-1 on its device."""

@@ -77,8 +77,7 @@ def predict(
         confidence: write ``out/confidence/*.png`` too, 8-bit, 255 is certain.
         raw: write the clusters as they were found: nothing merged, nothing hidden.
         resume: leave the masks that are there as they are, and write those that are missing.
-        half: the network computes in half precision, up to twice as fast; about one pixel in a hundred gets another
-            class.
+        half: the network computes in half precision: faster, and about one pixel in a hundred gets another class.
         device: where the network runs.
         console: where progress is shown; nowhere by default.
 
