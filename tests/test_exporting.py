@@ -14,9 +14,11 @@ from PIL import Image
 
 from contextseg import verbs
 from contextseg.classes import Classes
+from contextseg.clustering.own_centers import own_centers
 from contextseg.data.scenes import CLASSES
 from contextseg.errors import ClassesError, LibraryError, RunError, SettingsError
 from contextseg.exporting import FORMATS
+from contextseg.methods import METHODS
 from contextseg.predictor import Predictor
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings, make_settings
@@ -203,6 +205,26 @@ def test_a_geotiff_is_predicted_at_its_own_resolution(run: Path, scenes: Path, t
     with rasterio.open(tmp_path / "half" / "one.tif") as written:
         assert written.shape == (64, 96)
         assert 0.3 < (written.read(1) == expected).mean() < 0.999
+
+
+def test_what_a_geotiff_holds_where_it_has_no_data_changes_nothing(
+    run: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METHODS["lab"], "own_centers", True)
+    monkeypatch.setattr(METHODS["lab"], "centers_within", lambda _self, points, centers: own_centers(points, centers))
+    (tmp_path / "rasters").mkdir()
+    with Image.open(scenes / "images" / "0001.png") as image:
+        pixels = np.asarray(image).clip(1, 254)
+    profile = {"driver": "GTiff", "count": 3, "height": 64, "width": 192, "dtype": "uint8", "photometric": "rgb"}
+    for nodata in (0, 255):
+        with rasterio.open(tmp_path / "rasters" / f"{nodata}.tif", "w", **profile, nodata=nodata, **PLACE) as target:
+            target.write(np.pad(np.moveaxis(pixels, -1, 0), ((0, 0), (0, 0), (0, 96)), constant_values=nodata))
+    assert verbs.export(run, tmp_path / "rasters", tmp_path / "out", format="geotiff") == []
+    with rasterio.open(tmp_path / "out" / "0.tif") as black, rasterio.open(tmp_path / "out" / "255.tif") as white:
+        classes = black.read(1)
+        assert np.array_equal(classes[:, :92], white.read(1)[:, :92])  # beside the border scores are of both sides
+    assert len(np.unique(classes[:, :92])) >= 3
+    assert (classes[:, 96:] == 255).all()
 
 
 def test_an_onnx_file_gives_the_pixels_of_predict(run: Path, scenes: Path, tmp_path: Path) -> None:

@@ -345,12 +345,17 @@ def test_a_few_tiles_stand_for_all(rows, columns, n_rows, n_columns, step):
     assert len({box[:2] for box, _ in found}) == n_rows
     assert len({box[2:] for box, _ in found}) == n_columns
     assert len(found) == n_rows * n_columns
-    assert {cells.step for _, pair in found for cells in pair} == {step}
+    for _, stand_hw in found:
+        for side in (0, 1):
+            assert set(torch.nonzero(stand_hw.any(side))[:, 0].diff().tolist()) == {step}
 
 
 def test_cells_of_an_overlap_stand_in_for_one_tile_alone():
     predictor = patchify_predictor(tile_px=96, overlap_px=32)
     spans = list(predictor.tiles(224))
     found = predictor.stand_ins([(0, 32)], spans, (32, 224))
-    cells = [left // 4 + cell for (*_, left, right), (_, own) in found for cell in range((right - left) // 4)[own]]
+    cells = [
+        left // 4 + cell for (*_, left, _), own_hw in found for cell in torch.nonzero(own_hw.any(0))[:, 0].tolist()
+    ]
+    assert all((own_hw == own_hw.any(0)).all() for _, own_hw in found)
     assert cells == list(range(56))

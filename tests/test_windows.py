@@ -8,6 +8,7 @@ from PIL import Image
 from torch import nn
 
 from contextseg import windows
+from contextseg.clustering.own_centers import own_centers
 from contextseg.data.scenes import render_scene
 from contextseg.errors import SettingsError
 from contextseg.methods import METHODS
@@ -42,10 +43,11 @@ def noise(height, width):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def joined(predictor, image, scale=1.0):
+def joined(predictor, image, scale=1.0, is_valid=None):
     """Return the clusters of all windows, which must cover the image once."""
     clusters, times = np.zeros(image.shape[:2], int), np.zeros(image.shape[:2], int)
-    for rows, columns, found in predict_windows(predictor, lambda y, x: image[y, x], image.shape[:2], scale):
+    found_windows = predict_windows(predictor, lambda y, x: image[y, x], image.shape[:2], scale, is_valid)
+    for rows, columns, found in found_windows:
         clusters[rows, columns] = found
         times[rows, columns] += 1
     assert (times == 1).all()
@@ -129,6 +131,24 @@ def test_tiles_are_parts_of_one_image():
     predictor.clusters(tiles[0])
     assert len(centers) == 2
     torch.testing.assert_close(seen[-1], wholes[:1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("scale", "valid_px"), [(1.0, 96), (0.5, 192), (1.0, 256), (1.0, 0)])
+def test_what_has_no_data_has_no_say_in_an_images_own_centres(scale, valid_px):
+    """By hand: the centres lean towards the cells of the columns with data, and no others."""
+    image = noise(int(64 / scale), int(256 / scale))
+    image[:, valid_px:] = 200
+    valid = np.broadcast_to(np.arange(image.shape[1]) < valid_px, image.shape[:2])
+    plain, leaning = (patchify_predictor(int(64 * scale), tile_px=64, overlap_px=0) for _ in range(2))
+    leaning.method.own_centers, leaning.method.centers_within = True, own_centers
+    half = np.asarray(Image.fromarray(image).resize((256, 64), Image.Resampling.BICUBIC))
+    points_DN = patchify_predictor(64, tile_px=512).embed(half)[..., : int(valid_px * scale) // 4].flatten(1)
+    before = joined(plain, image, scale)
+    plain.centers = own_centers(points_DN.T[None], plain.centers)[0]
+    expected = joined(plain, image, scale)
+    found = joined(leaning, image, scale, lambda rows, columns: valid[rows, columns])
+    assert (found == expected).mean() > 0.999
+    assert ((found == before).mean() == 1) == (valid_px == 0)
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.09, 10.5, -1.0, float("nan")])

@@ -112,7 +112,8 @@ def _geotiff(predictor: Predictor, classes: Classes, out: Path, scale: float) ->
 
     def add(image: Path, name: Path) -> None:
         with writer.open(image) as raster:
-            writer.add(raster, name.with_suffix(".tif"), predict_windows(predictor, raster.read, raster.size, scale))
+            windows = predict_windows(predictor, raster.read, raster.size, scale, raster.is_valid)
+            writer.add(raster, name.with_suffix(".tif"), windows)
 
     yield add
 

@@ -49,10 +49,10 @@ _Image = TypeVar("_Image")
 
 Span = tuple[int, int]
 """Start and end of a tile along one side, in pixels."""
-StandIn = tuple[tuple[int, int, int, int], tuple[slice, slice]]
-"""Top, bottom, left and right of a tile, in pixels; rows and columns of its cells."""
-SampledTile = tuple[Tensor, Tensor, tuple[slice, slice]]
-"""(3, H, W) uint8 pixels of a tile, (2, h, w) coordinates of its cells in 0-1, and some rows and columns of these."""
+StandIn = tuple[tuple[int, int, int, int], Tensor]
+"""Top, bottom, left and right of a tile, in pixels; (h, w) bool, which of its cells stand for all."""
+SampledTile = tuple[Tensor, Tensor, Tensor]
+"""(3, H, W) uint8 pixels of a tile, (2, h, w) coordinates of its cells in 0-1, and which of these stand for all."""
 
 
 @dataclass(frozen=True)
@@ -254,8 +254,8 @@ class Predictor:
         features_1C, centers_1KD = self._features(some), self.centers[None]
         if self.method.own_centers:
             cells = [
-                self.embed_tile(pixels_3HW[None], at_2hw, features_1C=features_1C)[..., *core].flatten(2)
-                for pixels_3HW, at_2hw, core in some
+                self.embed_tile(pixels_3HW[None], at_2hw, features_1C=features_1C)[..., stand_hw]
+                for pixels_3HW, at_2hw, stand_hw in some
             ]
             centers_1KD = self.method.centers_within(torch.cat(cells, dim=2).mT, self.centers)
         return Whole(features_1C, centers_1KD)
@@ -280,7 +280,7 @@ class Predictor:
         n_cells = sum((bottom - top) * (right - left) for top, bottom in rows for left, right in columns) / STRIDE_PX**2
         step = math.ceil(math.sqrt(n_cells / _SOME_CELLS))
         return [
-            ((*row, *column), (self._core(*row, size[0], step), self._core(*column, size[1], step)))
+            ((*row, *column), self._core(*row, size[0], step)[:, None] & self._core(*column, size[1], step))
             for row in rows
             for column in columns
         ]
@@ -289,8 +289,8 @@ class Predictor:
         height, width = pixels_3HW.shape[1:]
         coordinates_2hw = whole_coordinates(height // STRIDE_PX, width // STRIDE_PX)
         return [
-            (pixels_3HW[:, top:bottom, left:right], coordinates_2hw[:, *_cells(top, bottom, left, right)], core)
-            for (top, bottom, left, right), core in self.stand_ins(
+            (pixels_3HW[:, top:bottom, left:right], coordinates_2hw[:, *_cells(top, bottom, left, right)], stand_hw)
+            for (top, bottom, left, right), stand_hw in self.stand_ins(
                 list(self.tiles(height)), list(self.tiles(width)), (height, width)
             )
         ]
@@ -339,12 +339,14 @@ class Predictor:
             start += self.tile_px - self.overlap_px
         yield max(0, length_px - self.tile_px), length_px
 
-    def _core(self, start_px: int, end_px: int, length_px: int, step: int) -> slice:
-        """Return every so many of a tile's cells along one side, without half of the overlap with each neighbour."""
+    def _core(self, start_px: int, end_px: int, length_px: int, step: int) -> Tensor:
+        """Pick every so many of a tile's cells along one side, without half of the overlap with each neighbour."""
         shared = self.overlap_px // 2
         first = shared if start_px else 0
         last = end_px - start_px - (shared if end_px < length_px else 0)
-        return slice(first // STRIDE_PX, last // STRIDE_PX, step)
+        picked = torch.zeros((end_px - start_px) // STRIDE_PX, dtype=torch.bool)
+        picked[first // STRIDE_PX : last // STRIDE_PX : step] = True
+        return picked
 
     def ramp(self, length_px: int) -> Tensor:
         """Weight of a tile's cells along one side: rises over the overlap at both ends, never 0.

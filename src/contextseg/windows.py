@@ -33,11 +33,15 @@ _KERNEL_PX = 2  # reach of the bicubic kernel, in pixels of the coarser of the t
 
 Read = Callable[[slice, slice], NDArray[np.uint8]]
 """Rows and columns of an image to its pixels, (H, W, 3) uint8 RGB."""
+IsValid = Callable[[slice, slice], NDArray[np.bool_]]
+"""Rows and columns of an image to which of its pixels have data, (H, W) bool."""
 Window = tuple[slice, slice, NDArray[np.integer]]
 """Rows, columns, and the (H, W) clusters of their pixels."""
 
 
-def predict_windows(predictor: Predictor, read: Read, size: tuple[int, int], scale: float = 1.0) -> Iterator[Window]:
+def predict_windows(
+    predictor: Predictor, read: Read, size: tuple[int, int], scale: float = 1.0, is_valid: IsValid | None = None
+) -> Iterator[Window]:
     """Predict an image of any size by windows.
 
     Args:
@@ -45,14 +49,14 @@ def predict_windows(predictor: Predictor, read: Read, size: tuple[int, int], sca
         read: gives the pixels of a part of the image.
         size: (H, W) of the image.
         scale: pixels of the network per pixel of the image, in 0.1..10.
+        is_valid: where the image has data; by default everywhere. What lies elsewhere is predicted as well, but has no
+            say in what the image is as a whole.
 
     Yields:
         Windows that cover the image once, from the top down, strip after strip.
-
     """
     width = max(1, int(_STRIP_PX / scale) // _BLOCK_PX) * _BLOCK_PX
-    tiles = _Strip(predictor, read, size, scale, slice(0, size[1])).some_tiles()
-    whole = predictor.whole(tiles)
+    whole = predictor.whole(_Strip(predictor, read, size, scale, slice(0, size[1])).some_tiles(is_valid))
     for left in range(0, size[1], width):
         yield from _Strip(predictor, read, size, scale, slice(left, min(left + width, size[1]))).windows(whole)
 
@@ -82,11 +86,24 @@ class _Strip:
             if left < self.cells.stop * STRIDE_PX and right > self.cells.start * STRIDE_PX
         ]
 
-    def some_tiles(self) -> list[SampledTile]:
-        """Return a few tiles that stand for the strip."""
+    def some_tiles(self, is_valid: IsValid | None) -> list[SampledTile]:
+        """Return a few tiles that stand for the strip: of those without data none, unless there are no others."""
         rows = list(self.predictor.tiles(self.padded[0]))
         found = self.predictor.stand_ins(rows, self.tiles, (self.padded[0], self.padded[1]))
-        return [(self._tile(box), self._coordinates(box), cells) for box, cells in found]
+        if is_valid is not None:
+            found = [(box, stand_hw & self._with_data(box, is_valid)) for box, stand_hw in found]
+            found = [(box, stand_hw) for box, stand_hw in found if stand_hw.any()] or found
+        return [(self._tile(box), self._coordinates(box), stand_hw) for box, stand_hw in found]
+
+    def _with_data(self, box: tuple[int, int, int, int], is_valid: IsValid) -> Tensor:
+        """Return which cells of a tile have data at their centre, (h, w) bool."""
+        centres = [
+            (((np.arange(start, stop, STRIDE_PX) + STRIDE_PX / 2) / self.scale).astype(int)).clip(max=side - 1)
+            for start, stop, side in zip(box[::2], box[1::2], self.size, strict=True)
+        ]
+        rows, columns = (slice(int(at[0]), int(at[-1]) + 1) for at in centres)
+        valid_HW = is_valid(rows, columns)
+        return torch.from_numpy(valid_HW[np.ix_(centres[0] - rows.start, centres[1] - columns.start)])
 
     def windows(self, whole: Whole) -> Iterator[Window]:
         """Yield windows of whole rows of the strip."""
