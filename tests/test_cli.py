@@ -210,3 +210,20 @@ def test_module_and_script_are_the_same_command() -> None:
     done = subprocess.run([sys.executable, "-m", "contextseg", "--help"], capture_output=True, text=True, check=True)
     for verb in ("fit", "pretrain", "predict", "evaluate", "compare", "demo"):
         assert verb in done.stdout
+
+
+def test_names_that_look_like_markup_or_yaml_are_told_and_read_as_they_are(scenes: Path, tmp_path: Path) -> None:
+    images = tmp_path / "photos [red]a[/set]"
+    shutil.copytree(scenes / "images", images)
+    (images / "bad [dim].png").write_bytes(b"no image")
+    told = run("fit", images, "-o", tmp_path / "run[x]", "--classes", 4, "--method", "lab", *FAST)
+    assert "bad [dim].png: " in told.replace("\n", "")
+    assert "contextseg predict" in told
+    assert "run[x] IMAGES" in told
+    told = run("predict", tmp_path / "run[x]", tmp_path / "none[/set]", "-o", tmp_path / "masks", status=1)
+    assert "none[/set]: no such folder" in told
+    weights = tmp_path / "my #1: b.safetensors"
+    given = ["--backbone", "test_resnet", "--weights", weights]
+    told = run("fit", images, "-o", tmp_path / "other", "--classes", "4", *given, *FAST, status=1)
+    assert f"{weights.name}: no such file" in told
+    assert "holds no run" in run("fit", images, "-o", tmp_path / "never", "--resume", status=1)

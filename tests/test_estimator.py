@@ -70,3 +70,15 @@ def test_what_a_notebook_shows(scenes: Path, tmp_path: Path) -> None:
     page = segmenter._repr_html_()
     assert "0 sky &amp; &lt;b&gt;sea&lt;/b&gt;" in page
     assert page.count("color:rgb(") == 4
+
+
+def test_pictures_are_read_as_files_are(scenes: Path, tmp_path: Path) -> None:
+    """16 bits are stretched, and what is transparent is white."""
+    segmenter = ContextSegmenter(4, **SMALL).fit(scenes)
+    deep = Image.fromarray(np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) * 20)
+    clear = Image.open(scenes / "images" / "0000.png").convert("RGBA")
+    clear.putalpha(Image.new("L", clear.size, 0))
+    for file, picture in (("deep.png", deep), ("clear.png", clear)):
+        picture.save(tmp_path / file)
+        found = segmenter.predict(picture).clusters
+        assert np.array_equal(found, segmenter.predict(tmp_path / file).clusters)

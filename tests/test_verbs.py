@@ -21,7 +21,7 @@ from contextseg import verbs
 from contextseg.classes import Classes
 from contextseg.data.images import list_images, read_image
 from contextseg.data.scenes import CLASSES, render_scene, write_scenes
-from contextseg.errors import DataError, ImageError, RunError, SettingsError, TrainingError, WriteError
+from contextseg.errors import ContextsegError, DataError, ImageError, RunError, SettingsError, TrainingError, WriteError
 from contextseg.evaluation.boundaries import BoundaryCounts
 from contextseg.evaluation.counts import ConfusionCounts
 from contextseg.evaluation.scores import read_scores
@@ -434,10 +434,103 @@ def test_a_hard_folder_goes_on_and_says_what_it_left_out(
     assert told == reasons.keys() - {"one_pixel.png"}  # too small to train on, but it has a mask
     assert values(tmp_path / "masks" / "one_pixel.png").shape == (1, 1)
     assert values(tmp_path / "masks" / "wide.png").shape == (20, 30_000)
-    with pytest.raises(TrainingError, match="5 usable images cannot make 6 classes"):
+    with pytest.raises(TrainingError, match="5 usable images; at least 6 are needed: add images or lower n_classes"):
         verbs.fit(root, tmp_path / "more", tiny(6, **TRAINED))
 
 
 def test_too_few_images_fail_in_words(scenes: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="12 usable images cannot make 13 classes"):
+    with pytest.raises(TrainingError, match="12 usable images; at least 13 are needed"):
         verbs.fit(scenes, tmp_path / "run", tiny(13))
+
+
+@pytest.mark.parametrize("name", ["photo.png", "photo.jpg"])
+def test_masks_never_replace_images_or_lie_among_them(lab_run: Path, scenes: Path, tmp_path: Path, name: str) -> None:
+    with Image.open(scenes / "images" / "0000.png") as image:
+        image.convert("RGB").save(tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    for images in (tmp_path, tmp_path / name):
+        with pytest.raises(RunError, match="holds the images, and a mask is not to be taken for one"):
+            verbs.predict(lab_run, images, tmp_path)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "photo.png").symlink_to(tmp_path / name)
+    with pytest.raises(RunError, match=r"photo.png: is one of the images, and a mask would replace it"):
+        verbs.predict(lab_run, tmp_path / "links", _with_link(tmp_path / "out", "photo.png", tmp_path / name))
+    assert (tmp_path / name).read_bytes() == before
+    assert not (tmp_path / "classes.json").exists()
+
+
+def _with_link(folder: Path, name: str, target: Path) -> Path:
+    folder.mkdir()
+    (folder / name).symlink_to(target)
+    return folder
+
+
+def test_masks_do_not_replace_what_a_person_has_said(lab_run: Path, scenes: Path) -> None:
+    before = (lab_run / "classes.json").read_bytes()
+    with pytest.raises(RunError, match="is the run itself; give another folder"):
+        verbs.predict(lab_run, scenes, lab_run, raw=True)
+    assert (lab_run / "classes.json").read_bytes() == before
+
+
+def test_two_images_never_share_a_mask(lab_run: Path, scenes: Path, tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png", "a.jpg.png", "x.png", "confidence/x.png"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(scenes / "images" / "0000.png", tmp_path / "images" / name)
+    with pytest.raises(DataError, match=r"a.jpg(.png)? and .*a.jpg(.png)?: both masks would be called a.jpg.png"):
+        verbs.predict(lab_run, tmp_path / "images", tmp_path / "masks")
+    (tmp_path / "images" / "a.jpg.png").unlink()
+    with pytest.raises(DataError, match=r"confidence.x.png: would be a mask and a confidence map"):
+        verbs.predict(lab_run, tmp_path / "images", tmp_path / "masks", confidence=True)
+    verbs.predict(lab_run, tmp_path / "images", tmp_path / "masks")
+    assert len(list((tmp_path / "masks").rglob("*.png"))) == 4
+
+
+def test_masks_of_before_are_no_images(lab_run: Path, scenes: Path, tmp_path: Path) -> None:
+    shutil.copytree(scenes / "images", tmp_path / "images")
+    verbs.predict(lab_run, tmp_path / "images", tmp_path / "images" / "out")
+    assert len(list_images(tmp_path / "images")) == 12
+    assert len(list_images(tmp_path / "images" / "out")) == 12  # whoever names the folder itself may have them
+    (tmp_path / "images" / "out" / "classes.json").write_text("{}")  # not ours
+    assert len(list_images(tmp_path / "images")) == 24
+
+
+def test_masks_are_not_added_to_those_of_another_meaning(lab_run: Path, scenes: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(lab_run, tmp_path / "run")
+    verbs.predict(run, scenes, tmp_path / "masks")
+    (tmp_path / "masks" / "0003.png").unlink()
+    verbs.name(run, {0: "sky"})
+    verbs.predict(run, scenes, tmp_path / "masks", resume=True)
+    verbs.merge(run, 0, [1])
+    (tmp_path / "masks" / "0003.png").unlink()
+    with pytest.raises(RunError, match="masks were written before classes were merged or hidden"):
+        verbs.predict(run, scenes, tmp_path / "masks", resume=True)
+    verbs.predict(run, scenes, tmp_path / "masks")
+    assert not any((values(mask) == 1).any() for mask in (tmp_path / "masks").glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (tiny(13, **TRAINED), "at least 13 are needed"),
+        (tiny(backbone={"name": "test_resnet", "weights": "missing.safetensors"}), "missing.safetensors: no such file"),
+        (tiny(backbone={"name": "resnet51"}), "timm has no such network"),
+    ],
+)
+def test_a_fit_that_is_refused_leaves_its_folder_free(
+    scenes: Path, tmp_path: Path, settings: Settings, message: str
+) -> None:
+    with pytest.raises(ContextsegError, match=message):
+        verbs.fit(scenes, tmp_path / "run", settings)
+    assert list((tmp_path / "run").glob("[!.]*")) == []
+    verbs.fit(scenes, tmp_path / "run", tiny(method="lab"))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:77"])
+def test_a_device_that_is_not_there_is_told(lab_run: Path, scenes: Path, tmp_path: Path, device: str) -> None:
+    for verb in (
+        lambda: verbs.predict(lab_run, scenes, tmp_path / "out", device=device),
+        lambda: verbs.evaluate(lab_run, scenes, device=device),
+        lambda: verbs.export(lab_run, scenes, tmp_path / "out", format="png", device=device),
+    ):
+        with pytest.raises(SettingsError, match=f"device: got '{device}', which cannot be used here .*; cpu can"):
+            verb()

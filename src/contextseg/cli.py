@@ -3,6 +3,7 @@
 torch is imported inside the commands, so that ``--help`` answers at once.
 """
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from contextseg.errors import ClassesError, ContextsegError
 from contextseg.memory import keep_freed_memory
+from contextseg.progress import tell
+from contextseg.run_folder import RunFolder
 from contextseg.settings import METHOD_SECTIONS, load_settings, make_settings, override
 
 app = typer.Typer(
@@ -44,7 +47,7 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except ContextsegError as error:
-        errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        tell(errors, f" {error}", "error:", "red")
         raise typer.Exit(1) from None
 
 
@@ -81,9 +84,9 @@ def fit(
     with _one_line_errors():
         values: dict[str, Any] = load_settings(config) if config else {}
         if resume and not config:
-            values = load_settings(out / "settings.yaml")
+            values = load_settings(RunFolder.open(out).path / "settings.yaml")
         options = {
-            "n_classes": classes,
+            "n_classes": int(classes) if classes is not None and classes.isdecimal() else classes,
             "method": method,
             "backbone.name": backbone,
             "backbone.weights": weights,
@@ -95,7 +98,7 @@ def fit(
         from contextseg import verbs
 
         run = verbs.fit(images, out, settings, resume=resume, console=console)
-        console.print(f"finished: {run.path}. Next: contextseg predict {run.path} IMAGES -o MASKS", soft_wrap=True)
+        tell(console, f"finished: {run.path}. Next: contextseg predict {run.path} IMAGES -o MASKS")
 
 
 @app.command()
@@ -128,9 +131,7 @@ def pretrain(
 
         verbs.pretrain(images, out, settings, resume=resume, console=console)
         name = settings.backbone.name
-        console.print(
-            f"finished: {out}. Next: contextseg fit IMAGES -o RUN --backbone {name} --weights {out}", soft_wrap=True
-        )
+        tell(console, f"finished: {out}. Next: contextseg fit IMAGES -o RUN --backbone {name} --weights {out}")
 
 
 @app.command()
@@ -418,7 +419,7 @@ def report(
         from contextseg import reporting
 
         page = reporting.report(run, images, n_images=sample, device=device, console=console)
-        console.print(f"written: {page}", soft_wrap=True)
+        tell(console, f"written: {page}")
 
 
 @app.command()
@@ -437,8 +438,13 @@ def demo(
 
 
 def _given(options: Mapping[str, object], assignments: Sequence[str] | None) -> list[str]:
-    """Return the options that were given as assignments; those of `--set` come after them, and win."""
-    return [*(f"{key}={value}" for key, value in options.items() if value is not None), *(assignments or [])]
+    """Return the options that were given as assignments; those of `--set` come after them, and win.
+
+    Texts are quoted, so that a file called ``my #1.safetensors`` is not read as YAML.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    quoted = {key: value if isinstance(value, int) else json.dumps(str(value)) for key, value in given.items()}
+    return [*(f"{key}={value}" for key, value in quoted.items()), *(assignments or [])]
 
 
 def _class_id(text: str) -> int:

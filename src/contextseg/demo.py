@@ -19,6 +19,7 @@ from contextseg.evaluation.scores import Scores
 from contextseg.evaluation.table import percent
 from contextseg.export.contact_sheet import contact_sheet
 from contextseg.export.indexed_png import colourise
+from contextseg.progress import tell
 from contextseg.settings import make_settings
 
 VIEWS: dict[str, Any] = {
@@ -65,7 +66,7 @@ def run_demo(out: Path, *, n_images: int, seed: int, console: Console) -> dict[s
     if out.exists() and any(out.iterdir()):
         raise RunError(f"{out}: is not empty; remove it, or give another folder with -o")
     scenes = out / "scenes"
-    console.print(f"generating {n_images} scenes in {scenes}")
+    tell(console, f"generating {n_images} scenes in {scenes}")
     write_scenes(scenes, n_images, seed=seed)
     console.print("k-means on Lab colour + position, three weightings")
     floors = [
@@ -84,7 +85,7 @@ def run_demo(out: Path, *, n_images: int, seed: int, console: Console) -> dict[s
     verbs.predict(out / "context", scenes, out / "masks", console=console)
     _picture(out, scenes, found["context"])
     console.print(_side_by_side(found))
-    console.print(f"images, masks and truth side by side: {out / 'demo.png'}", soft_wrap=True)
+    tell(console, f"images, masks and truth side by side: {out / 'demo.png'}")
     return found
 
 

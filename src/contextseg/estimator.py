@@ -15,7 +15,7 @@ from rich.console import Console
 
 from contextseg.classes import Classes
 from contextseg.conventions import ignore_value
-from contextseg.data.images import read_image
+from contextseg.data.images import read_image, to_rgb
 from contextseg.errors import DataError, RunError
 from contextseg.export.indexed_png import overlay
 from contextseg.predictor import Prediction, Predictor
@@ -149,7 +149,7 @@ def _to_array(image: Picture) -> NDArray[np.uint8]:
     if isinstance(image, str | Path):
         return read_image(Path(image))
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(to_rgb(image))
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise DataError(f"got an array of shape {image.shape} and dtype {image.dtype}, expected (H, W, 3) uint8 RGB")
     return image

@@ -1,10 +1,25 @@
-"""The number format of the network, by what the hardware computes in."""
+"""Where the network runs, and in which number format."""
 
 import torch
 
 from contextseg.errors import SettingsError
 
 _FABRIC = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", None: "32-true"}
+
+
+def usable_device(name: str | torch.device) -> torch.device:
+    """Return a device that PyTorch can compute on here.
+
+    Raises:
+        SettingsError: there is none of that name.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # the latter from a PyTorch that was built without it
+        reason = str(error).splitlines()[0]
+        raise SettingsError(
+            f"device: got '{name}', which cannot be used here ({reason}); cpu can, and cuda or cuda:1 with such a GPU"
+        ) from error
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:

@@ -32,7 +32,7 @@ from contextseg.methods.method import Method
 from contextseg.models.backbone import Backbone
 from contextseg.models.context import ContextEmbedding
 from contextseg.models.folding import fold_batch_norms
-from contextseg.precision import half_precision
+from contextseg.precision import half_precision, usable_device
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
 from contextseg.views.geometry import whole_coordinates
@@ -104,7 +104,7 @@ class Predictor:
 
     Raises:
         ValueError: the tile or the overlap is not such a multiple.
-        SettingsError: the device does not multiply in half precision.
+        SettingsError: there is no such device, or it does not multiply in half precision.
     """
 
     def __init__(
@@ -123,6 +123,7 @@ class Predictor:
                 f"tile_px={tile_px} and overlap_px={overlap_px} must be multiples of {SIZE_MULTIPLE_PX}, "
                 "the overlap at most half of the tile, such as 1024 and 128"
             )
+        device = usable_device(device)
         self.method = method.to(device).eval()
         self.embedding = method.embedding.to(memory_format=torch.channels_last)
         self.spherical = method.spherical

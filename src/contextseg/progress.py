@@ -39,7 +39,12 @@ def progress(console: Console, title: str, n_images: int, done: int = 0) -> Iter
         yield lambda n: bar.advance(task, n)
 
 
+def tell(console: Console, message: str, label: str = "", style: str = "yellow") -> None:
+    """Print a line as it is, after a label in a style: names of files may look like Rich's markup, such as a[b].jpg."""
+    console.print(Text.assemble((label, style), message), soft_wrap=True)
+
+
 def tell_left_out(console: Console, left_out: Iterable[tuple[str, str]]) -> None:
     """Name images that cannot be used, and why, a line each."""
     for file, reason in left_out:
-        console.print(f"[yellow]left out[/] {file}: {reason}", highlight=False, soft_wrap=True)
+        tell(console, f" {file}: {reason}", "left out")

@@ -18,6 +18,7 @@ Names that begin with a dot (a lock, what a killed run was writing) belong to no
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -75,6 +76,11 @@ class RunFolder:
                 f"this version reads formats up to {FORMAT}, so install that one or a newer"
             )
         return run
+
+    def discard(self) -> None:
+        """Take back what `create` and the reading of images have made, so that the folder can be given again."""
+        shutil.rmtree(self.path / "cache", ignore_errors=True)
+        (self.path / "settings.yaml").unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -354,7 +354,7 @@ class Settings(Section):
     method: Literal["context", "picie", "mdc", "iic", "densesiam", "stego", "kmeans", "lab"] = Field(
         "context", description="how the classes are learnt"
     )
-    seed: int = Field(0, ge=0, description="every random draw of the run follows from it")
+    seed: int = Field(0, ge=0, lt=2**32, description="every random draw of the run follows from it")
     start: Literal["backbone", "pretrain"] = Field(
         "backbone",
         description="backbone: from what its section says: random weights, a file or public ones; pretrain: these are "

@@ -6,7 +6,7 @@ Where torchrun has started several processes, each predicts its share of the ima
 import functools
 import itertools
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +18,12 @@ from torch import Tensor
 
 from contextseg.classes import Classes
 from contextseg.collectives import first_does, gather, rank, share, world_size
+from contextseg.conventions import IGNORE_16
 from contextseg.cores import map_looks
 from contextseg.data.images import list_images, read_image
 from contextseg.data.labelled import LabelledImages, open_labelled
 from contextseg.data.threads import map_ahead, read_ahead
-from contextseg.errors import ImageError, SettingsError
+from contextseg.errors import DataError, ImageError, RunError, SettingsError
 from contextseg.evaluation.boundaries import BoundaryCounts
 from contextseg.evaluation.counts import ConfusionCounts
 from contextseg.evaluation.scores import Scores, score
@@ -33,7 +34,7 @@ from contextseg.fresh_clusters import cluster_afresh
 from contextseg.naming import hide, merge, name
 from contextseg.predictor import Predictor, best_cluster, best_ids
 from contextseg.probes import PARAMETERS, fit_probe
-from contextseg.progress import progress
+from contextseg.progress import progress, tell
 from contextseg.refinement import REFINEMENT, Scorer, flip_averaged, refined
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
@@ -85,16 +86,20 @@ def predict(
         Name and reason of each image that was left out.
 
     Raises:
-        RunError: the run is not finished.
+        RunError: the run is not finished, `out` is its folder or that of the images, or a mask would
+            replace an image; or with `resume`, classes were merged or hidden since.
         ClassesError: its classes.json is malformed.
-        DataError: there are no images.
-        SettingsError: the device does not multiply in half precision.
+        DataError: there are no images, or two of them would have one mask.
+        SettingsError: there is no such device, or it does not multiply in half precision.
     """
     folder = RunFolder.open(run)
     predictor = Predictor.load(folder, device=own_device(device), half=half)
     targets = mask_names(list_images(images), images)
     n_classes = predictor.settings.n_classes
     classes = Classes.numbered(n_classes) if raw else Classes.read(folder.classes, n_classes)
+    _check_out(out, folder, images, targets, confidence=confidence)
+    if resume:
+        first_does(lambda: _check_same_meaning(out, classes))
     masks = first_does(lambda: PngWriter(out, classes))  # it writes classes.json
     if resume:  # asked by one process, before any of them writes
         targets = first_does(lambda: {path: target for path, target in targets.items() if not (out / target).exists()})
@@ -132,6 +137,36 @@ def predict(
             for _ in done:
                 pass
     return list(itertools.chain(*gather(left_out)))
+
+
+def _check_out(out: Path, run: RunFolder, images: Path, targets: Mapping[Path, Path], *, confidence: bool) -> None:
+    """Refuse a folder where masks would replace images, lie among them or replace the names that a person has given."""
+    if out.resolve() == run.path.resolve():
+        raise RunError(f"{out}: is the run itself; give another folder, so that its classes.json stays as it is")
+    if out.resolve() == (images if images.is_dir() else images.parent).resolve():
+        raise RunError(f"{out}: holds the images, and a mask is not to be taken for one; give another folder")
+    written = [out / target for target in targets.values()]
+    if confidence:
+        maps = [out / "confidence" / target for target in targets.values()]
+        if both := set(written) & set(maps):
+            raise DataError(
+                f"{min(both)}: would be a mask and a confidence map; rename the folder 'confidence' of images"
+            )
+        written += maps
+    there = {path.resolve(): path for path in written if path.exists()}
+    if lost := there.keys() & ({path.resolve() for path in targets} if there else set()):
+        raise RunError(f"{there[min(lost)]}: is one of the images, and a mask would replace it; give another folder")
+
+
+def _check_same_meaning(masks: Path, classes: Classes) -> None:
+    """Refuse to add masks to some that were written before classes were merged or hidden."""
+    if (masks / "classes.json").exists():
+        before = Classes.read(masks / "classes.json", len(classes.entries))
+        if not np.array_equal(before.values(background=IGNORE_16), classes.values(background=IGNORE_16)):
+            raise RunError(
+                f"{masks}: its masks were written before classes were merged or hidden; give another folder, or leave "
+                "out --resume to write all masks again"
+            )
 
 
 @process_errors()
@@ -186,7 +221,7 @@ def evaluate(
     folder = RunFolder.open(run)
     predictor = Predictor.load(folder, device=own_device(device))
     labelled = open_labelled(data, split, data_set)
-    console.print(f"evaluating on {labelled}", highlight=False)
+    tell(console, f"evaluating on {labelled}")
     settings, space = predictor.settings, labelled.space
     scorer: Scorer = predictor.score
     n_rows = settings.n_classes

@@ -50,7 +50,7 @@ def predict_windows(
         size: (H, W) of the image.
         scale: pixels of the network per pixel of the image, in 0.1..10.
         is_valid: where the image has data; by default everywhere. What lies elsewhere is predicted as well, but has no
-            say in what the image is as a whole.
+            say in the image's own centres.
 
     Yields:
         Windows that cover the image once, from the top down, strip after strip.
@@ -123,7 +123,7 @@ class _Strip:
             ready = int(torch.searchsorted(needed_H, final))
             yield from self._pixels(total_Khw, weight_hw, first, slice(done, ready))
             if ready < self.size[0]:
-                keep = int(self.y_H[ready])
+                keep = min(int(self.y_H[ready]), final)  # pixels may lie several cells apart
                 total_Khw, weight_hw = total_Khw[:, keep - first :], weight_hw[keep - first :]
                 first, done = keep, ready
 

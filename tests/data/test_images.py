@@ -70,7 +70,7 @@ def test_labels_beside_images_are_never_listed(tmp_path, labels):
     assert listed(tmp_path) == ["images/train/a.jpg"]
 
 
-@pytest.mark.parametrize("labels", ["labels", "annotations", "masks"])
+@pytest.mark.parametrize("labels", ["labels", "annotations", "masks", "gt", "Label", "SegmentationClassAug"])
 def test_labels_are_not_listed_wherever_they_lie(tmp_path, labels):
     touch(tmp_path, "set/train/images/a.jpg", f"set/train/{labels}/a.png", "flat/b.jpg", f"flat/{labels}/b.png")
     assert listed(tmp_path) == ["flat/b.jpg", "set/train/images/a.jpg"]

@@ -207,6 +207,21 @@ def test_a_run_starts_with_pre_training_and_does_it_once(
     verbs.predict(Path(moved), scenes, tmp_path / "masks")
 
 
+@pytest.mark.parametrize("n_steps", [1, 4])  # in the middle of pre-training, and after it
+def test_a_run_that_was_pre_training_refuses_other_images(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_steps: int
+) -> None:
+    images = shutil.copytree(scenes / "images", tmp_path / "images")
+    settings = tiny(method="context", training={"epochs": 1, "batch_size": 4})
+    with monkeypatch.context() as patch:
+        interrupt_after(n_steps, patch)
+        with pytest.raises(InterruptedRunError):
+            verbs.fit(images, tmp_path / "run", settings)
+    (images / "0003.png").unlink()
+    with pytest.raises(RunError, match=r"the images have changed since this run began \(12 then, 11 now"):
+        verbs.fit(images, tmp_path / "run", settings, resume=True)
+
+
 def test_pre_training_may_go_on_from_weights(scenes: Path, tmp_path: Path) -> None:
     first = verbs.pretrain(scenes, tmp_path / "first.safetensors", tiny("simsiam", epochs=1))
     second = tiny(epochs=1, backbone={"name": "test_resnet", "weights": first})

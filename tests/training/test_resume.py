@@ -258,7 +258,10 @@ def decide(run: RunFolder) -> Classes:
 def test_decisions_stay_where_clusters_do_and_masks_of_earlier_weights_go(scenes: Path, tmp_path: Path) -> None:
     run = fit(scenes, tmp_path / "run", tiny("iic", PEERS["iic"], epochs=1))
     classes = decide(run)
+    for name in ("scores.json", "scores-knn.json", "report.html"):
+        (run.path / name).write_text("of one epoch")
     fit(scenes, run.path, tiny("iic", PEERS["iic"], epochs=2), resume=True)
+    assert not list(run.path.glob("scores*")) + list(run.path.glob("report*"))
     assert Classes.read(run.classes) == classes
     assert [path.name for path in (run.path / "review").iterdir()] == ["log.jsonl"]
 

@@ -17,6 +17,7 @@ from contextseg import verbs
 from contextseg.data.labelled import LabelledImages
 from contextseg.errors import RunError
 from contextseg.evaluation.scores import Scores, read_scores
+from contextseg.progress import tell
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings, make_settings
 
@@ -80,11 +81,11 @@ def run_row(
         _check_same(RunFolder(folder), settings)
     if (folder / "scores.json").exists() and _are_plain(read_scores(folder / "scores.json"), labelled):
         return
-    console.print(f"[bold]{name}[/], seed {seed}", highlight=False)
+    tell(console, f", seed {seed}", name, "bold")
     if not (folder / "weights.safetensors").exists():
         verbs.fit(images, folder, settings, resume=begun, console=console)
     scores = verbs.evaluate(folder, labelled.root, split=split, data_set=labelled.data_set, console=console)
-    console.print(f"{name}, seed {seed}: accuracy {100 * scores.accuracy:.1f}, mIoU {100 * scores.miou:.1f}")
+    tell(console, f"{name}, seed {seed}: accuracy {100 * scores.accuracy:.1f}, mIoU {100 * scores.miou:.1f}")
 
 
 def collect(out: Path, names: Sequence[str], n_seeds: int) -> list[Row]:

@@ -35,7 +35,7 @@ def cells(row: Row) -> list[str]:
 
 def screen_table(rows: Sequence[Row], title: str) -> Table:
     """Return the table for the screen, best mean IoU first as everywhere."""
-    table = Table(*COLUMNS, title=title)
+    table = Table(*COLUMNS, title=Text(title))
     for row in ranked(rows):
         table.add_row(*(Text(cell) for cell in cells(row)))
     return table

@@ -17,15 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from contextseg.classes import Classes
 from contextseg.conventions import MAX_PIXELS, STRETCH_PERCENTILES
 from contextseg.data.tars import is_tar, list_tar, read_member, tar_around
-from contextseg.errors import DataError, ImageError, SettingsError
+from contextseg.errors import ClassesError, DataError, ImageError, SettingsError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"})
 """Endings of image files; capitals do not matter."""
 LABEL_FOLDERS = frozenset(
-    {"labels", "annotations", "masks"}
-    | {"gtfine", "gtcoarse", "segmentationclass", "segmentationobject"}  # Cityscapes, PASCAL VOC
+    {"label", "labels", "annotation", "annotations", "mask", "masks", "gt", "groundtruth", "ground_truth"}
+    | {"gtfine", "gtcoarse"}  # Cityscapes
+    | {"segmentationclass", "segmentationclassaug", "segmentationobject"}  # PASCAL VOC
+    | {"annotations_instance", "stuffthingmaps"}  # ADE20K, COCO-Stuff
     | {"trainannot", "valannot", "testannot"}  # CamVid
 )
 """Sub-folders that hold label images by custom, lower case. They are never walked: a label must not be trained on."""
@@ -55,8 +58,9 @@ def list_images(root: Path) -> list[Path]:
     """Return the image files at or below a folder, sorted by their relative path.
 
     Files count by their suffix (`IMAGE_SUFFIXES`); whether they can be read shows later. Hidden files and
-    folders are skipped, and so are folders named as in `LABEL_FOLDERS`. Where a folder holds `images/` and
-    one of these, only `images/` is walked. The rules hold below `root`, not for the name of `root` itself.
+    folders are skipped, and so are folders named as in `LABEL_FOLDERS`, and runs and masks of contextseg, known by
+    their classes.json. Where a folder holds `images/` and one named so, only `images/` is walked. The rules hold below
+    `root`, not for `root` itself.
 
     A tar file counts as a folder. In it WebDataset's rule holds: what follows the first dot of a name is its kind, so
     ``1.jpg`` is an image and ``1.seg.png`` is none. One that is damaged is listed itself, beside what it still gives:
@@ -110,6 +114,8 @@ def walk_files(root: Path, suffixes: Collection[str]) -> list[Path]:
             continue
         seen.add(real)
         folders, files = _without_labels(*_list_folder(folder))
+        if folder != root and folder / "classes.json" in files and _are_ours(folder / "classes.json"):
+            continue
         found += [file for file in files if file.suffix.lower() in suffixes]
         waiting += reversed(folders)
     return sorted(found, key=lambda file: file.relative_to(root).as_posix())
@@ -260,6 +266,14 @@ def _without_labels(folders: list[Path], files: list[Path]) -> tuple[list[Path],
     return pictures, files
 
 
+def _are_ours(classes: Path) -> bool:
+    try:
+        Classes.read(classes)
+    except ClassesError:
+        return False
+    return True
+
+
 def _suffix_list() -> str:
     return " ".join(sorted(IMAGE_SUFFIXES))
 
@@ -325,7 +339,7 @@ def _decode(path: Path, file: BinaryIO, max_pixels: int, draft_px: int | None) -
         image.draft(None, (draft_px, draft_px))
     with without_pillow_limit() if n_pixels > _LARGE_PIXELS else nullcontext():
         image.load()
-        return np.array(_upright(image, _to_rgb(image)))
+        return np.array(_upright(image, to_rgb(image)))
 
 
 @contextmanager
@@ -344,7 +358,8 @@ def without_pillow_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image in RGB as `read_image` does, but for EXIF orientation."""
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
         return Image.fromarray(_stretch(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:

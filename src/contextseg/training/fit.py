@@ -26,7 +26,7 @@ from contextseg.files import write_atomically, write_errors
 from contextseg.methods import METHODS
 from contextseg.methods.method import Method
 from contextseg.precision import choose_precision
-from contextseg.progress import progress
+from contextseg.progress import progress, tell
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
 from contextseg.training.choosing import choose_classes
@@ -169,6 +169,9 @@ def _write(run: RunFolder, method: Method, centers: Tensor, meta: dict[str, Any]
     if not run.classes.exists():
         numbered.write(run.classes)
     shutil.rmtree(run.path / "review" / "masks", ignore_errors=True)  # of earlier weights; `review` makes them again
+    if run.trained_epochs() not in {None, method.settings.training.epochs}:
+        for stale in (*run.path.glob("scores*.json"), run.path / "report.html"):
+            stale.unlink(missing_ok=True)
     run.write_json("meta.json", meta)
     # last, since a run that has them is finished
     network = {f"embedding.{name}": value.cpu().contiguous() for name, value in method.embedding.state_dict().items()}
@@ -186,9 +189,7 @@ def _set_decisions_aside(run: RunFolder, undecided: Classes, console: Console) -
         if path.exists() and not kept.exists():  # it is there where a run was killed after this
             with write_errors(kept):
                 os.replace(path, kept)
-            console.print(
-                f"the clusters were made afresh, so {path.name} of those before is now {kept}", highlight=False
-            )
+            tell(console, f"the clusters were made afresh, so {path.name} of those before is now {kept}")
 
 
 def peak_memory_mib() -> float:

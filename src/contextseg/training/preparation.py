@@ -15,10 +15,11 @@ import contextseg
 from contextseg.conventions import SIZE_MULTIPLE_PX
 from contextseg.data.cache import ImageCache
 from contextseg.data.images import list_images
-from contextseg.errors import RunError, TrainingError
+from contextseg.errors import ContextsegError, RunError, TrainingError
 from contextseg.extras import import_extra
+from contextseg.methods import METHODS
 from contextseg.models.input_convention import find_input_convention, is_stated, with_metadata
-from contextseg.progress import progress, tell_left_out
+from contextseg.progress import progress, tell, tell_left_out
 from contextseg.randomness import keyed_rng
 from contextseg.run_folder import FORMAT, RunFolder, check_empty
 from contextseg.settings import Settings
@@ -38,9 +39,24 @@ def prepare(
         settings = _with_what_was_found(out, settings)
     else:
         check_empty(out)
+        METHODS[settings.method](settings)  # refuses a network or weights that do not fit, before any image is read
     paths = list_images(images)
     held.enter_context(RunFolder(out).locked())
     run = _resumed(out, settings) if resume else RunFolder.create(out, settings)
+    try:
+        cache = _decoded(run, paths, images, settings, console)
+        settings = _input_resolved(run, cache, settings, console)
+    except ContextsegError:
+        if not resume:
+            run.discard()
+        raise
+    meta = _meta(cache, settings)
+    _same_data(run, meta)
+    run.write_json("meta.json", meta)
+    return run, cache, settings, meta
+
+
+def _decoded(run: RunFolder, paths: list[Path], images: Path, settings: Settings, console: Console) -> ImageCache:
     with progress(console, "reading images", len(paths)) as advance:
         cache = ImageCache.build(
             paths,
@@ -55,14 +71,9 @@ def prepare(
     _tell_left_out(cache, console)
     n_least = 2 if settings.choose_n_classes else settings.n_classes
     if len(cache) < n_least:
-        raise TrainingError(
-            f"{images}: {len(cache)} usable images cannot make {n_least} classes; add images or lower n_classes"
-        )
-    settings = _input_resolved(run, cache, settings, console)
-    meta = _meta(cache, settings)
-    _same_data(run, meta)
-    run.write_json("meta.json", meta)
-    return run, cache, settings, meta
+        lower = " or lower n_classes" if n_least > 2 else ""
+        raise TrainingError(f"{images}: {len(cache)} usable images; at least {n_least} are needed: add images{lower}")
+    return cache
 
 
 def _with_what_was_found(out: Path, settings: Settings) -> Settings:
@@ -119,12 +130,12 @@ def _input_resolved(run: RunFolder, cache: ImageCache, settings: Settings, conso
     if found is None:
         return settings
     if found.misfit < found.own_misfit:
-        console.print(
+        tell(
+            console,
             f"{settings.backbone.weights}: its batch-norm statistics fit these images best with "
             f"mean {found.settings.mean}, std {found.settings.std}"
             f"{' and padding same' if found.settings.options.get('pad_type') else ''} "
             f"(misfit {found.misfit:.2f}; {found.own_misfit:.2f} with timm's for this name), so these are used",
-            highlight=False,
         )
     settings = settings.model_copy(update={"backbone": found.settings})
     run.write_settings(settings)
@@ -146,7 +157,8 @@ def _meta(cache: ImageCache, settings: Settings) -> dict[str, Any]:
 
 
 def _same_data(run: RunFolder, meta: dict[str, Any]) -> None:
-    if run.checkpoint.exists() and (before := run.meta()["data"]) != meta["data"]:
+    begun = any((run.path / name).exists() for name in ("checkpoint.safetensors", "pretraining", "choosing.json"))
+    if begun and (before := run.meta()["data"]) != meta["data"]:
         raise RunError(
             f"{run.path}: the images have changed since this run began ({before['n_images']} then, "
             f"{meta['data']['n_images']} now, or other contents); start a new run"

@@ -11,6 +11,7 @@ from contextseg.collectives import first_does, rank
 from contextseg.data.cache import ImageCache
 from contextseg.files import write_atomically
 from contextseg.models.input_convention import metadata_of
+from contextseg.progress import tell
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
 from contextseg.training.images import SiameseSource
@@ -42,7 +43,7 @@ def pretrain_backbone(
     own = settings.pretraining
     schedule = own.model_dump(include={"epochs", "batch_size", "learning_rate"}) | {"decay": 0.0}
     settings = settings.model_copy(update={"training": settings.training.model_copy(update=schedule)})
-    console.print(f"pre-training {settings.backbone.name} by {own.method} on {len(cache)} images", highlight=False)
+    tell(console, f"pre-training {settings.backbone.name} by {own.method} on {len(cache)} images")
     fabric.seed_everything(settings.seed, verbose=False)
     objective = OBJECTIVES[own.method](settings).to(fabric.device).to(memory_format=torch.channels_last)
     folder.path.mkdir(parents=True, exist_ok=True)

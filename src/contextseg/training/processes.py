@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from contextseg.collectives import rank, world_size
 from contextseg.errors import ProcessError
+from contextseg.precision import usable_device
 
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others in one exchange before the run ends with an error."""
@@ -52,7 +53,7 @@ def start_fabric(accelerator: str, precision: str = "32-true") -> Fabric:
 def own_device(device: str) -> torch.device:
     """Return the device of this process: that of the name, or where torchrun has started several, its own GPU."""
     if not TorchElasticEnvironment.detect():
-        return torch.device(device)
+        return usable_device(device)
     own: torch.device = start_fabric(torch.device(device).type).device
     return own
 
