@@ -11,4 +11,6 @@ from contextseg.export.indexed_png import write_mask
 photos, masks, n_classes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 segmenter = ContextSegmenter(n_classes=n_classes, verbose=True).fit(photos)
 for path in list_images(photos):
-    write_mask(masks / f"{path.stem}.png", segmenter.predict(path).clusters, palette(n_classes))
+    write_mask(
+        masks / path.relative_to(photos).with_suffix(".png"), segmenter.predict(path).clusters, palette(n_classes)
+    )

@@ -1,6 +1,6 @@
-"""The whole method in one file, with the package's own parts: python examples/train_plain.py IMAGES N_CLASSES.
+"""A method in one file, with the package's own parts: python examples/train_plain.py IMAGES N_CLASSES.
 
-PiCIE as `contextseg fit` trains it, without run folder, resume, precision and progress.
+PiCIE as `contextseg fit --method picie` trains it, without run folder, resume, precision and progress.
 """
 
 import sys

@@ -141,7 +141,7 @@ def test_the_help_of_export_names_all_formats() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit", "SCENES", "-o", "RUN"], "n_classes: is missing; give a value such as n_classes=8"),
+        (["fit", "SCENES", "-o", "RUN"], "how many classes? Give --classes 8, say, or --classes auto"),
         (
             ["fit", "SCENES", "-o", "RUN", "--classes", 1],
             "n_classes: got 1; input should be greater than or equal to 2",

@@ -65,3 +65,21 @@ def test_the_file_names_its_classes(exported: tuple[Predictor, Path], tmp_path: 
     stored = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     (tmp_path / "classes.json").write_text(stored["classes"])
     assert Classes.read(tmp_path / "classes.json") == CLASSES
+
+
+def test_a_network_that_pads_as_tensorflow_does(tmp_path: Path) -> None:
+    """timm's own "same" convolutions would be exported for many minutes."""
+    backbone = {"name": "mobilenetv2_035", "options": {"pad_type": "same"}}
+    settings = make_settings(
+        {"n_classes": 5, "data": {"image_px": 64}, "views": {"frame_px": 64}, "backbone": backbone}
+    )
+    torch.manual_seed(0)
+    method = Context(settings)
+    centers = F.normalize(torch.randn(5, method.embedding.n_channels), dim=1)
+    predictor = Predictor(method, centers, settings)
+    write_onnx(predictor, tmp_path / "run.onnx", CLASSES)
+    session = onnxruntime.InferenceSession(tmp_path / "run.onnx")
+    for height, width in ((64, 64), (142, 84), (175, 239)):
+        image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+        classes, _ = session.run(["classes", "confidence"], {"pixels": image})
+        assert (classes == predictor.predict(image).clusters).mean() >= 0.999

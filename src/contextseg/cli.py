@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from contextseg.errors import ClassesError, ContextsegError
+from contextseg.errors import ClassesError, ContextsegError, SettingsError
 from contextseg.memory import keep_freed_memory
 from contextseg.progress import tell
 from contextseg.run_folder import RunFolder
@@ -94,7 +94,10 @@ def fit(
             "training.epochs": epochs,
             "seed": seed,
         }
-        settings = make_settings(override(values, _given(options, assignments)))
+        values = override(values, _given(options, assignments))
+        if "n_classes" not in values:
+            raise SettingsError("how many classes? Give --classes 8, say, or --classes auto to let the images decide")
+        settings = make_settings(values)
         from contextseg import verbs
 
         run = verbs.fit(images, out, settings, resume=resume, console=console)

@@ -72,6 +72,23 @@ def test_strides_and_channels_are_those_of_timm(name):
     assert all(level.std() > 0 for level in maps)
 
 
+@pytest.mark.parametrize("name", ["mobilenetv2_035", "efficientnet_b0"])  # kernels of 3, and of 3 and 5
+def test_same_padding_is_timms(name):
+    """The same maps bit by bit, and not one random number more."""
+    torch.manual_seed(0)
+    backbone = Backbone(BackboneSettings(name=name, options={"pad_type": "same"})).eval()
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    net = timm.create_model(name, pad_type="same", num_classes=0).eval()
+    assert torch.equal(torch.rand(1), drawn)
+    for height, width in ((32, 96), (64, 64), (160, 224)):
+        pixels = torch.rand(1, 3, height, width)
+        with torch.no_grad():
+            theirs = net.forward_intermediates((pixels - backbone.mean) / backbone.std, intermediates_only=True)
+            for own, other in zip(backbone(pixels), theirs[-4:], strict=True):
+                assert torch.equal(own, other)
+
+
 def test_the_maps_are_those_of_timms_own_feature_extractor(tmp_path, trained):
     save_file(trained, tmp_path / "net.safetensors")
     assert_same_maps(Backbone(small(weights=tmp_path / "net.safetensors")), maps_of(trained))

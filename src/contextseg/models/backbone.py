@@ -16,6 +16,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -57,6 +58,7 @@ class Backbone(nn.Module):
     def __init__(self, settings: BackboneSettings, *, load_start: bool = True) -> None:
         super().__init__()
         self.net = create_net(settings, pretrained=settings.pretrained and load_start)
+        _fix_padding(self.net)
         self._indices, self.strides, self.channels = zip(*_levels(settings.name, self.net), strict=True)
         self._is_vit = len(set(self.strides)) == 1
         self._has_class_token = self._is_vit and getattr(self.net, "cls_token", None) is not None
@@ -120,6 +122,42 @@ class Backbone(nn.Module):
             return image_B3HW
         size = [(2 * side + patch) // (2 * patch) * patch for side in image_B3HW.shape[-2:]]  # to the nearest
         return F.interpolate(image_B3HW, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+class _PaddedConv2d(nn.Conv2d):
+    """timm's "same" convolution for maps whose sides are multiples of its stride: there the padding is always alike.
+
+    All maps are such here. timm asks each map for its size, which takes `torch.onnx.export` many minutes.
+
+    Args:
+        same: the convolution to stand for; the weights are shared.
+    """
+
+    def __init__(self, same: Conv2dSame) -> None:
+        super().__init__(
+            same.in_channels,
+            same.out_channels,
+            same.kernel_size,
+            same.stride,
+            dilation=same.dilation,
+            groups=same.groups,
+            bias=same.bias is not None,
+            device="meta",  # nothing is drawn
+        )
+        self.weight, self.bias = same.weight, same.bias
+        sides = zip(self.kernel_size[::-1], self.stride[::-1], self.dilation[::-1], strict=True)
+        both = [max(0, (kernel - 1) * dilation + 1 - stride) for kernel, stride, dilation in sides]
+        self.edges = [pad for total in both for pad in (total // 2, total - total // 2)]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return what timm's "same" convolution does."""
+        return super().forward(F.pad(maps, self.edges))
+
+
+def _fix_padding(net: nn.Module) -> None:
+    for name, layer in list(net.named_modules()):
+        if isinstance(layer, Conv2dSame):
+            net.set_submodule(name, _PaddedConv2d(layer))
 
 
 def load_weights(net: nn.Module, path: Path) -> None:

@@ -39,7 +39,8 @@ def prepare(
         settings = _with_what_was_found(out, settings)
     else:
         check_empty(out)
-        METHODS[settings.method](settings)  # refuses a network or weights that do not fit, before any image is read
+        backbone = with_metadata(settings.backbone)
+        METHODS[settings.method](settings.model_copy(update={"backbone": backbone}))  # refuses weights that do not fit
     paths = list_images(images)
     held.enter_context(RunFolder(out).locked())
     run = _resumed(out, settings) if resume else RunFolder.create(out, settings)
