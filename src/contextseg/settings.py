@@ -1,6 +1,6 @@
 """The settings of a run: one tree, checked when it is built, the same names in Python, in YAML and after `--set`.
 
-Every default stands here and nowhere else. A method's own section (``picie``, ``kmeans``, ``lab``, ..) may be set
+Every default of a setting stands here and nowhere else. A method's own section (``picie``, ``kmeans``, ``lab``, ..) may be set
 only when that method is chosen, so that no setting is silently without effect.
 """
 
