@@ -1,7 +1,7 @@
 """The settings of a run: one tree, checked when it is built, the same names in Python, in YAML and after `--set`.
 
-Every default of a setting stands here and nowhere else. A method's own section (``picie``, ``kmeans``, ``lab``, ..) may be set
-only when that method is chosen, so that no setting is silently without effect.
+Every default of a setting stands here and nowhere else. A method's own section (``picie``, ``kmeans``, ``lab``, ..) may
+be set only when that method is chosen, so that no setting is silently without effect.
 """
 
 import difflib
