@@ -36,6 +36,7 @@ def test_fit_predict_evaluate(scenes: Path, tmp_path: Path) -> None:
     )
     assert "finished" in told
     assert "images/s" in told
+    assert "starting from random weights" in told
     settings = (out / "settings.yaml").read_text()
     assert "method: picie" in settings  # an option wins over the file
     assert "seed: 3" in settings

@@ -51,6 +51,8 @@ def prepare(
         if not resume:
             run.discard()
         raise
+    if settings.describe_start() == "random":
+        tell(console, "starting from random weights, which know nothing of the world yet; --weights gives better ones")
     meta = _meta(cache, settings)
     _same_data(run, meta)
     run.write_json("meta.json", meta)
