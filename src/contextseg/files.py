@@ -10,18 +10,22 @@ from contextseg.errors import WriteError
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
+def atomic(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a binary file that takes the place of `path` when the body ends; if it raises, nothing has changed.
 
-    The folder is made if need be, and the content is on the disk before the name is.
+    Args:
+        path: the file; its folder is made if need be.
+        durable: the content is on the disk before the name is. Without, nobody waits for the disk, and a power cut may
+            leave an empty file: for what can be made again.
 
     Raises:
         WriteError: the file cannot be written.
     """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         yield file
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 @contextmanager

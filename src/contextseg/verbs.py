@@ -27,7 +27,7 @@ from contextseg.errors import DataError, ImageError, RunError, SettingsError
 from contextseg.evaluation.boundaries import BoundaryCounts
 from contextseg.evaluation.counts import ConfusionCounts
 from contextseg.evaluation.scores import Scores, score
-from contextseg.export.indexed_png import PngWriter, write_confidence
+from contextseg.export.indexed_png import PngWriter, is_written, write_confidence
 from contextseg.export.names import mask_names
 from contextseg.exporting import export
 from contextseg.fresh_clusters import cluster_afresh
@@ -102,7 +102,7 @@ def predict(
         first_does(lambda: _check_same_meaning(out, classes))
     masks = first_does(lambda: PngWriter(out, classes))  # it writes classes.json
     if resume:  # asked by one process, before any of them writes
-        targets = first_does(lambda: {path: target for path, target in targets.items() if not (out / target).exists()})
+        targets = first_does(lambda: {path: target for path, target in targets.items() if not is_written(out / target)})
     own = share(list(targets))
     left_out: list[tuple[str, str]] = []
 

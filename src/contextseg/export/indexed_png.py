@@ -134,7 +134,7 @@ def overlay(
 
 
 def save_png(path: Path, image: Image.Image, **options: Any) -> None:
-    """Write an image as PNG, whole or not at all; its folder is made if need be.
+    """Write an image as PNG, whole or not at all, but for a power cut: see `is_written`. Its folder is made if need be.
 
     Args:
         path: the file to write.
@@ -144,8 +144,13 @@ def save_png(path: Path, image: Image.Image, **options: Any) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    with atomic(path) as file:
+    with atomic(path, durable=False) as file:
         image.save(file, format="PNG", **options)
+
+
+def is_written(path: Path) -> bool:
+    """Return whether a PNG is there; one that a power cut has left empty is not."""
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _check_mask(mask_HW: npt.NDArray[np.integer], palette: npt.NDArray[np.uint8]) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from contextseg.data.images import list_images, read_image, without_pillow_limit
 from contextseg.errors import ImageError, RunError
+from contextseg.export.indexed_png import is_written
 from contextseg.export.names import mask_names
 from contextseg.export.writer import file_name
 from contextseg.files import atomic
@@ -72,7 +73,7 @@ class Collection:
 
 def missing(images: Path, masks: Path) -> list[Path]:
     """Return the images below a folder that have no mask yet."""
-    return [path for path, name in mask_names(list_images(images), images).items() if not (masks / name).exists()]
+    return [path for path, name in mask_names(list_images(images), images).items() if not is_written(masks / name)]
 
 
 def open_collection(
@@ -92,7 +93,7 @@ def open_collection(
         DataError: there are no images, or a mask cannot be used.
         RunError: no image has a mask.
     """
-    found = {path: name for path, name in mask_names(list_images(images), images).items() if (masks / name).is_file()}
+    found = {path: name for path, name in mask_names(list_images(images), images).items() if is_written(masks / name)}
     if not found:
         raise RunError(f"{masks}: holds no mask of the images in {images}; expected such as {masks / 'NAME.png'}")
     known = _read_kept(kept, n_clusters)
