@@ -16,7 +16,7 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from contextseg.errors import ClassesError, ContextsegError, SettingsError
 from contextseg.memory import keep_freed_memory
-from contextseg.progress import tell
+from contextseg.progress import tell, tell_left_out
 from contextseg.run_folder import RunFolder
 from contextseg.settings import METHOD_SECTIONS, load_settings, make_settings, override
 
@@ -158,7 +158,6 @@ def predict(
     """Write a mask for each image: an indexed PNG of the image's size, whose values are class ids."""
     with _one_line_errors():
         from contextseg import verbs
-        from contextseg.progress import tell_left_out
 
         options: dict[str, Any] = {
             "confidence": confidence,
@@ -338,7 +337,6 @@ def export(
     """Predict masks, and write them as the tool that you use reads them; or write the run as an ONNX file."""
     with _one_line_errors():
         from contextseg import verbs
-        from contextseg.progress import tell_left_out
 
         options: dict[str, Any] = {"format": format, "scale": scale, "device": device}
         tell_left_out(console, verbs.export(run, images, out, **options, console=console))

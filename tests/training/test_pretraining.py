@@ -207,7 +207,7 @@ def test_a_run_starts_with_pre_training_and_does_it_once(
     verbs.predict(Path(moved), scenes, tmp_path / "masks")
 
 
-@pytest.mark.parametrize("n_steps", [1, 4])  # in the middle of pre-training, and after it
+@pytest.mark.parametrize("n_steps", [1, 4])  # in the middle of pre-training, and at its end
 def test_a_run_that_was_pre_training_refuses_other_images(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_steps: int
 ) -> None:

@@ -169,9 +169,8 @@ def _write(run: RunFolder, method: Method, centers: Tensor, meta: dict[str, Any]
     if not run.classes.exists():
         numbered.write(run.classes)
     shutil.rmtree(run.path / "review" / "masks", ignore_errors=True)  # of earlier weights; `review` makes them again
-    if run.trained_epochs() not in {None, method.settings.training.epochs}:
-        for stale in (*run.path.glob("scores*.json"), run.path / "report.html"):
-            stale.unlink(missing_ok=True)
+    for stale in (*run.path.glob("scores*.json"), run.path / "report.html"):
+        stale.unlink(missing_ok=True)
     run.write_json("meta.json", meta)
     # last, since a run that has them is finished
     network = {f"embedding.{name}": value.cpu().contiguous() for name, value in method.embedding.state_dict().items()}

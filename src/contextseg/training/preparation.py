@@ -160,8 +160,8 @@ def _meta(cache: ImageCache, settings: Settings) -> dict[str, Any]:
 
 
 def _same_data(run: RunFolder, meta: dict[str, Any]) -> None:
-    begun = any((run.path / name).exists() for name in ("checkpoint.safetensors", "pretraining", "choosing.json"))
-    if begun and (before := run.meta()["data"]) != meta["data"]:
+    begun = run.checkpoint, run.path / "pretraining", run.path / "choosing.json"
+    if any(path.exists() for path in begun) and (before := run.meta()["data"]) != meta["data"]:
         raise RunError(
             f"{run.path}: the images have changed since this run began ({before['n_images']} then, "
             f"{meta['data']['n_images']} now, or other contents); start a new run"
