@@ -97,6 +97,17 @@ def test_where_the_tree_has_no_such_classes_it_is_cut_as_it_is() -> None:
     assert _by_links(labels_SL, 2).tolist() == [0] * 23 + [1]  # a class would need two points
 
 
+@pytest.mark.parametrize("n_classes", [5, 10])  # found by the seventh cut and by the fifth
+def test_the_tree_is_cut_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch, n_classes: int) -> None:
+    rng = np.random.default_rng(0)
+    truth_S = np.repeat(np.arange(5), [40, 30, 20, 10, 2])
+    labels_SL = np.stack([np.where(rng.random(102) < 0.3, rng.integers(0, 5, 102), truth_S) for _ in range(8)], axis=1)
+    whole = _by_links(labels_SL, n_classes)
+    for n_cuts in (1, 3, 50):
+        monkeypatch.setattr("contextseg.clustering.consensus._CUTS", n_cuts)
+        assert np.array_equal(_by_links(labels_SL, n_classes), whole)
+
+
 def halves(n_first: int, n_second: int, n_together: int, label: int) -> list[list[int]]:
     """Ten partitions of two groups, which are one in some of them."""
     apart, one = [label] * n_first + [label + 1] * n_second, [label] * (n_first + n_second)

@@ -62,8 +62,12 @@ def test_every_cell_is_as_likely():
     assert ((counts - 200).abs() < 61).all()
 
 
-def test_no_gradient_and_no_half_precision_goes_on():
-    embedded = torch.randn(1, 2, 4, 4, dtype=torch.bfloat16, requires_grad=True)
-    points = sample_cells(embedded, [0], (0, "cells", 0), 5)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("n", [5, 16])
+def test_no_gradient_and_no_half_precision_goes_on(dtype, n):
+    embedded = torch.randn(1, 2, 4, 4).to(dtype).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):  # in which tensors of float16 cannot be joined
+        points = sample_cells(embedded, [0], (0, "cells", 0), n)
     assert points.dtype == torch.float32
     assert not points.requires_grad
+    assert torch.equal(points, sample_cells(embedded.float(), [0], (0, "cells", 0), n))

@@ -8,7 +8,7 @@ from torch import nn
 
 from contextseg.clustering.kmeans import KMeans
 from contextseg.guidance.holistic import at_cells
-from contextseg.methods.context import Context
+from contextseg.methods.context import Context, _in_one_block
 from contextseg.settings import make_settings
 from contextseg.views.geometry import GeometricView, whole_coordinates
 from contextseg.views.siamese import SiameseBatch, siamese_batch
@@ -204,6 +204,16 @@ def test_labels_are_made_anew_where_the_teacher_is_the_student() -> None:
         centers = method.centers_KD.clone()
         method.begin_epoch(1, images)
         assert torch.equal(method.centers_KD, centers) != anew, teacher
+
+
+def test_maps_are_kept_in_one_block_of_half_precision() -> None:
+    maps = [(torch.randn(n, 3, 2, 2), list(range(n))) for n in (2, 1, 4)]
+    kept = _in_one_block(iter(maps), 8)
+    for (map_BEgg, indices), (half_BEgg, own) in zip(maps, kept, strict=True):
+        assert own == indices
+        assert torch.equal(half_BEgg, map_BEgg.half())
+    assert len({half_BEgg.untyped_storage().data_ptr() for half_BEgg, _ in kept}) == 1
+    assert _in_one_block(iter([]), 8) == []
 
 
 @torch.no_grad()

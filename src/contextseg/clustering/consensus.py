@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import cut_tree, linkage
-from scipy.spatial.distance import pdist, squareform
+from scipy.spatial.distance import cdist, pdist, squareform
 from torch import Tensor
 
 from contextseg.clustering.kmeans import KMeans, sum_by_label
@@ -34,6 +34,7 @@ _MERGED_TO = (1.0, 1.5, 2.0)  # clusters for each class that are left where it i
 _FEW = 10  # classes at most that are made by company
 _LEAST_SHARE = 0.1  # of an even share, the points of a class at least that is made by links
 _COMPARED = 3000  # points that are compared with each other
+_CUTS = 512  # of the tree that are looked at together
 _STARTS = 10  # of the k-means by company: the best of few is a bad one now and then
 
 
@@ -170,15 +171,16 @@ def _by_links(labels_SL: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]
         labels_SL: the label of each point in each of L partitions.
         n_classes: K.
     """
-    apart_P = np.rint(pdist(labels_SL, "hamming") * labels_SL.shape[1])  # counts, so that ties are ties
-    tree = linkage(apart_P, method="average")
-    least = _LEAST_SHARE * len(labels_SL) / n_classes
-    finest = len(labels_SL) if least > 1 else n_classes
-    for groups_S in cut_tree(tree, n_clusters=np.arange(n_classes, finest + 1)).T:
-        large = np.flatnonzero(np.bincount(groups_S) >= least)
-        if len(large) == n_classes:
-            apart_SS = squareform(apart_P)
-            nearest_S = np.stack([apart_SS[:, groups_S == group].mean(1) for group in large], axis=1).argmin(1)
-            groups_S = np.where(np.isin(groups_S, large), np.searchsorted(large, groups_S), nearest_S)
-            return np.asarray(groups_S, np.int64)
+    n_points, n_partitions = labels_SL.shape
+    tree = linkage(np.rint(n_partitions * pdist(labels_SL, "hamming")), method="average")  # counts: ties are ties
+    least = _LEAST_SHARE * n_points / n_classes
+    finest = n_points if least > 1 else n_classes
+    for coarsest in range(n_classes, finest + 1, _CUTS):
+        for groups_S in cut_tree(tree, n_clusters=np.arange(coarsest, min(coarsest + _CUTS, finest + 1))).T:
+            large = np.flatnonzero(np.bincount(groups_S) >= least)
+            if len(large) == n_classes:
+                apart = (n_partitions * cdist(labels_SL, labels_SL[groups_S == group], "hamming") for group in large)
+                nearest_S = np.stack([np.rint(of_one).mean(1) for of_one in apart], axis=1).argmin(1)
+                groups_S = np.where(np.isin(groups_S, large), np.searchsorted(large, groups_S), nearest_S)
+                return np.asarray(groups_S, np.int64)
     return np.asarray(cut_tree(tree, n_clusters=n_classes)[:, 0], np.int64)

@@ -26,14 +26,15 @@ def sample_cells(embedded_BDhw: Tensor, indices: Sequence[int], key: tuple[int, 
         (B * min(n, h * w), D) float32.
     """
     seed, stream, epoch = key
-    points_BND = embedded_BDhw.detach().float().flatten(2).movedim(1, 2)
+    points_BND = embedded_BDhw.detach().flatten(2).movedim(1, 2)
     n_cells = points_BND.shape[1]
     if n >= n_cells:
-        return points_BND.flatten(0, 1)
+        return points_BND.flatten(0, 1).float()
     drawn = [
         keyed_rng(seed, stream, epoch, index).choice(n_cells, n, replace=False, shuffle=False) for index in indices
     ]
-    return torch.cat([points[torch.from_numpy(cells)] for points, cells in zip(points_BND, drawn, strict=True)])
+    pairs = zip(points_BND, drawn, strict=True)
+    return torch.cat([points_ND[torch.from_numpy(cells)].float() for points_ND, cells in pairs])
 
 
 def sample_points(points_ND: Tensor, n: int, seed: int) -> Tensor:

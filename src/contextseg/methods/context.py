@@ -177,14 +177,14 @@ class Context(Method):
 
     def _group_places(self, epoch: int, images: TrainingImages) -> None:
         """Give each place its holistic label, and how certain it is."""
-        some = list(self._holistic(images.whole(_START_IMAGES)))
+        some = _in_one_block(self._holistic(images.whole(_START_IMAGES)), min(_START_IMAGES, images.n_images))
         classes = self._classes(self._views(self._sampled(epoch, some, images.n_images), _LOOKS_IN_TURN))
         kept = self.holistic_ngg, self.certainty_ngg
         for places_ngg in kept:
             places_ngg.zero_()
-        known = (some.pop() for _ in range(len(some)))  # a quarter of a GiB, which nobody needs any more
+        known = (some.pop() for _ in range(len(some)))  # with the last of them the block goes
         for vectors_BEgg, indices in chain(known, self._holistic(images.whole(after=_START_IMAGES))):
-            views = self._views(vectors_BEgg.movedim(1, -1).flatten(0, -2), _LOOKS_IN_TURN)
+            views = self._views(vectors_BEgg.float().movedim(1, -1).flatten(0, -2), _LOOKS_IN_TURN)
             certainty_N, labels_N = classes.shares(*views).max(1)
             for places_ngg, found_N in zip(kept, (labels_N, certainty_N), strict=True):
                 places_ngg[indices] = found_N.view(-1, *vectors_BEgg.shape[-2:]).to(places_ngg.dtype)
@@ -290,6 +290,21 @@ class _Moments:
         sums = all_sum(self.sums)
         mean_C = sums[0, 1:] / sums[0, 0]
         return mean_C, sums[1:, 1:] / sums[0, 0] - mean_C.outer(mean_C)
+
+
+def _in_one_block(maps: Iterable[tuple[Tensor, list[int]]], n_images: int) -> list[tuple[Tensor, list[int]]]:
+    """Return the maps of so many images at most, and which images they are of, in half precision.
+
+    They are parts of one block: each by itself would lie between what comes and goes, and hold the heap apart.
+    """
+    kept: list[tuple[Tensor, list[int]]] = []
+    room = torch.empty(0)
+    for map_BEgg, indices in maps:
+        if not kept:
+            room = map_BEgg.new_empty((n_images, *map_BEgg.shape[1:]), dtype=torch.float16)
+        kept.append((room[: len(indices)].copy_(map_BEgg), indices))
+        room = room[len(indices) :]
+    return kept
 
 
 def _shares(counts_K: Tensor) -> Tensor:
