@@ -17,7 +17,7 @@ LAYERS: list[set[str]] = [
     {"run_folder", "classes"},
     {"naming"},
     {"data", "views", "models", "clustering", "evaluation", "export"},
-    {"cores", "guidance", "report"},
+    {"cores", "guidance", "report", "tiling", "pixel_clusters"},
     {"methods"},
     {"training", "predictor", "refinement"},
     {"probes", "fresh_clusters"},

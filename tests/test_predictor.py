@@ -12,7 +12,7 @@ from contextseg.methods import METHODS
 from contextseg.methods.lab import Lab
 from contextseg.methods.method import Method
 from contextseg.methods.picie import Picie
-from contextseg.predictor import CONFIDENCE_TEMPERATURE, Predictor, best_cluster, best_ids
+from contextseg.predictor import Predictor
 from contextseg.settings import make_settings
 
 SETTINGS = make_settings({"n_classes": 4, "method": "lab", "data": {"image_px": 32}, "views": {"frame_px": 32}})
@@ -67,21 +67,6 @@ def test_tiles_give_what_the_whole_gives(height, width, tile_px, overlap_px):
     whole = patchify_predictor(tile_px=4096).score(image)
     tiled = patchify_predictor(tile_px=tile_px, overlap_px=overlap_px).score(image)
     torch.testing.assert_close(tiled, whole, atol=1e-6, rtol=0)
-
-
-def test_tiles_cover_a_side_and_overlap():
-    tiles = list(patchify_predictor(tile_px=96, overlap_px=32).tiles(256))
-    assert tiles == [(0, 96), (64, 160), (128, 224), (160, 256)]
-    assert list(patchify_predictor(tile_px=96, overlap_px=32).tiles(96)) == [(0, 96)]
-    assert list(patchify_predictor(tile_px=96, overlap_px=32).tiles(64)) == [(0, 64)]
-
-
-def test_tiles_fade_into_each_other():
-    # An overlap of 32 px is 8 cells: 1/8, 2/8, ... 8/8, flat, and down again.
-    ramp = patchify_predictor(tile_px=96, overlap_px=32).ramp(96)
-    rise = [(i / 8) ** 3 for i in range(1, 9)]
-    assert ramp.tolist() == rise + [1.0] * 8 + rise[::-1]
-    assert patchify_predictor(tile_px=96, overlap_px=0).ramp(32).tolist() == [1.0] * 8
 
 
 def test_scores_are_those_of_the_resized_image():
@@ -176,69 +161,6 @@ def test_a_patch_of_one_colour_is_predicted_where_it_lies():
     assert all(np.abs(corners - pixel).max(1).min() <= 1 for pixel in wrong)
 
 
-@pytest.mark.parametrize("band_values", [1, 500, 4 * 23 * 3, 2**25])
-@pytest.mark.parametrize(("grid", "size"), [((5, 9), (37, 23)), ((8, 3), (8, 3)), ((9, 16), (4, 5)), ((1, 1), (3, 2))])
-def test_best_cluster_is_interpolation_argmax_and_softmax(monkeypatch, band_values, grid, size):
-    monkeypatch.setattr(predictor_module, "_BAND_VALUES", band_values)
-    scores = torch.randn(4, *grid, generator=torch.Generator().manual_seed(3))
-    full = F.interpolate(scores[None], size=size, mode="bilinear", align_corners=False)[0]
-    probability, best = (full / CONFIDENCE_TEMPERATURE).softmax(0).max(0)
-    found = best_cluster(scores, size)
-    second = full.topk(2, dim=0).values
-    clear = (second[0] - second[1] > 1e-4).numpy()
-    assert clear.mean() > 0.95
-    assert np.array_equal(found.clusters[clear], best.numpy()[clear])
-    np.testing.assert_allclose(found.confidence, probability.numpy(), atol=1e-4)
-    ids = best_ids(scores, size)
-    assert ids.dtype == found.clusters.dtype
-    assert np.array_equal(ids, found.clusters)
-
-
-@pytest.mark.parametrize("smooth_over", [1, 3, 9])
-@pytest.mark.parametrize("n_clusters", [1, 2, 7, 40, 300])
-def test_best_ids_leaves_out_no_cluster_that_is_best_somewhere(n_clusters, smooth_over):
-    """Where scores are smooth, as those of photographs, most clusters are left out; in noise hardly one is."""
-    drawn = torch.Generator().manual_seed(n_clusters)
-    for size in [(1, 1), (1, 6), (7, 1), (12, 9)]:
-        scores = F.avg_pool2d(torch.randn(1, n_clusters, *size, generator=drawn), smooth_over, 1, smooth_over // 2)[0]
-        for scale in (5, 4, 0.7):
-            at_px = tuple(max(1, round(scale * length)) for length in size)
-            full = F.interpolate(scores[None], size=at_px, mode="bilinear", align_corners=False)[0]
-            best = full.gather(0, torch.from_numpy(best_ids(scores, at_px).astype(np.int64))[None])[0]
-            torch.testing.assert_close(best, full.amax(0), atol=1e-5, rtol=0)
-
-
-def test_few_clusters_are_looked_at_where_few_are_seen():
-    """Two halves, a cluster that is second in both, one that nearly is: between the halves the second may be best."""
-    far, near = torch.linspace(1, 0, 6).expand(4, 6), torch.linspace(0, 1, 6).expand(4, 6)
-    scores = torch.stack([far, near, torch.full((4, 6), 0.55), torch.full((4, 6), 0.35), torch.full((4, 6), -1.0)])
-    assert predictor_module._possible(scores).tolist() == [0, 1, 2]
-    assert np.unique(best_ids(scores, (16, 24))).tolist() == [0, 1, 2]
-
-
-def test_best_cluster_by_hand():
-    # One row of two cells, widened to four pixels: 0, 1/4, 3/4 and 1 of the way. The scores of
-    # cluster 0 are 0.4, 0.3, 0.1, 0 and those of cluster 1 are 0, 0.05, 0.15, 0.2: it wins in the last two.
-    scores = torch.tensor([[[0.4, 0.0]], [[0.0, 0.2]]])
-    found = best_cluster(scores, (1, 4))
-    assert found.clusters.tolist() == [[0, 0, 1, 1]]
-    expected = [1 / (1 + np.exp(-gap / CONFIDENCE_TEMPERATURE)) for gap in (0.4, 0.25, 0.05, 0.2)]
-    np.testing.assert_allclose(found.confidence[0], expected, atol=1e-6)
-
-
-def test_equal_scores_have_the_least_confidence():
-    assert best_cluster(torch.zeros(5, 2, 3), (4, 4)).confidence == pytest.approx(1 / 5)
-
-
-@pytest.mark.parametrize(("n_clusters", "dtype"), [(256, np.uint8), (257, np.uint16), (300, np.uint16)])
-def test_many_clusters(n_clusters, dtype):
-    scores = torch.zeros(n_clusters, 2, 3)
-    scores[-1] = 5.0
-    found = best_cluster(scores, (4, 6))
-    assert found.clusters.dtype == dtype
-    assert (found.clusters == n_clusters - 1).all()
-
-
 @pytest.mark.parametrize(
     "image",
     [
@@ -261,12 +183,6 @@ def test_an_array_that_is_not_contiguous():
     found = patchify_predictor().predict(image[::2, ::-1])
     expected = patchify_predictor().predict(np.ascontiguousarray(image[::2, ::-1]))
     assert np.array_equal(found.clusters, expected.clusters)
-
-
-@pytest.mark.parametrize(("tile_px", "overlap_px"), [(100, 32), (96, 20), (64, 64), (96, -32)])
-def test_tiles_that_do_not_fit_the_grid(tile_px, overlap_px):
-    with pytest.raises(ValueError, match=f"tile_px={tile_px} and overlap_px={overlap_px} must be multiples of 32"):
-        patchify_predictor(tile_px=tile_px, overlap_px=overlap_px)
 
 
 def test_prediction_is_in_evaluation_mode_and_repeats():
@@ -331,31 +247,3 @@ def test_a_tile_that_cannot_be_embedded_leaves_no_centres_behind(monkeypatch):
         with pytest.raises(ZeroDivisionError):
             predictor.score(noise(32, 640, seed=1))
     assert torch.equal(predictor.score(noise(32, 64)), before)
-
-
-@pytest.mark.parametrize(
-    ("rows", "columns", "n_rows", "n_columns", "step"),
-    [(1, 1, 1, 1, 1), (1, 30, 1, 16, 4), (30, 1, 16, 1, 4), (3, 5, 3, 5, 4), (9, 9, 4, 4, 4), (2, 2, 2, 2, 2)],
-)
-def test_a_few_tiles_stand_for_all(rows, columns, n_rows, n_columns, step):
-    predictor = patchify_predictor(tile_px=1024, overlap_px=128)
-    spans = [list(predictor.tiles(1024 + 896 * (count - 1))) for count in (rows, columns)]
-    assert [len(side) for side in spans] == [rows, columns]
-    found = predictor.stand_ins(*spans, (spans[0][-1][1], spans[1][-1][1]))
-    assert len({box[:2] for box, _ in found}) == n_rows
-    assert len({box[2:] for box, _ in found}) == n_columns
-    assert len(found) == n_rows * n_columns
-    for _, stand_hw in found:
-        for side in (0, 1):
-            assert set(torch.nonzero(stand_hw.any(side))[:, 0].diff().tolist()) == {step}
-
-
-def test_cells_of_an_overlap_stand_in_for_one_tile_alone():
-    predictor = patchify_predictor(tile_px=96, overlap_px=32)
-    spans = list(predictor.tiles(224))
-    found = predictor.stand_ins([(0, 32)], spans, (32, 224))
-    cells = [
-        left // 4 + cell for (*_, left, _), own_hw in found for cell in torch.nonzero(own_hw.any(0))[:, 0].tolist()
-    ]
-    assert all((own_hw == own_hw.any(0)).all() for _, own_hw in found)
-    assert cells == list(range(56))

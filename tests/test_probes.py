@@ -12,7 +12,8 @@ from contextseg import probes
 from contextseg.data.labelled import open_labelled
 from contextseg.errors import DataError, SettingsError
 from contextseg.methods.lab import Lab
-from contextseg.predictor import Predictor, best_cluster
+from contextseg.pixel_clusters import best_cluster
+from contextseg.predictor import Predictor
 from contextseg.probes import PROBES, fit_probe, sample_pixels
 from contextseg.settings import make_settings
 

@@ -8,7 +8,8 @@ from torch import nn
 from contextseg import refinement
 from contextseg.methods.lab import Lab
 from contextseg.methods.method import Method
-from contextseg.predictor import Predictor, best_cluster
+from contextseg.pixel_clusters import best_cluster
+from contextseg.predictor import Predictor
 from contextseg.refinement import flip_averaged, refined
 from contextseg.settings import make_settings
 

@@ -18,7 +18,8 @@ from contextseg.conventions import ignore_value
 from contextseg.data.images import read_image, to_rgb
 from contextseg.errors import DataError, RunError
 from contextseg.export.indexed_png import overlay
-from contextseg.predictor import Prediction, Predictor
+from contextseg.pixel_clusters import Prediction
+from contextseg.predictor import Predictor
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings, make_settings
 from contextseg.training.fit import fit

@@ -22,7 +22,8 @@ from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX, ignore_value
 from contextseg.extras import import_extra
 from contextseg.files import write_atomically
 from contextseg.methods.method import Method
-from contextseg.predictor import CONFIDENCE_TEMPERATURE, LONGEST_STRIP, Predictor
+from contextseg.pixel_clusters import CONFIDENCE_TEMPERATURE
+from contextseg.predictor import LONGEST_STRIP, Predictor
 from contextseg.views.geometry import whole_coordinates
 
 OPSET = 20

@@ -6,7 +6,6 @@ best cluster is taken, a band of rows at a time, so that memory does not follow 
 """
 
 import functools
-import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
@@ -23,7 +21,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from contextseg.clustering.kmeans import scores
-from contextseg.colours import palette
 from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX, pixels_at_once
 from contextseg.data.images import training_size
 from contextseg.errors import DataError, RunError
@@ -32,25 +29,18 @@ from contextseg.methods.method import Method
 from contextseg.models.backbone import Backbone
 from contextseg.models.context import ContextEmbedding
 from contextseg.models.folding import fold_batch_norms
+from contextseg.pixel_clusters import Prediction, best_cluster, best_ids
 from contextseg.precision import half_precision, usable_device
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
+from contextseg.tiling import Tiling
 from contextseg.views.geometry import whole_coordinates
 
-CONFIDENCE_TEMPERATURE = 0.1
-"""Divides the scores before the softmax whose largest value is the confidence: ours, as cosines lie close together."""
 LONGEST_STRIP = 16
 """Strips that are longer than this many times their width are not enlarged along their length."""
-_SOME_TILES = 16  # that stand for the whole image
-_SOME_CELLS = 2**16  # of theirs, at most about so many
-_BAND_VALUES = 2**21  # scores that exist at full size at one time: several threads may be here, and more is no faster
 
 _Image = TypeVar("_Image")
 
-Span = tuple[int, int]
-"""Start and end of a tile along one side, in pixels."""
-StandIn = tuple[tuple[int, int, int, int], Tensor]
-"""Top, bottom, left and right of a tile, in pixels; (h, w) bool, which of its cells stand for all."""
 SampledTile = tuple[Tensor, Tensor, Tensor]
 """(3, H, W) uint8 pixels of a tile, (2, h, w) coordinates of its cells in 0-1, and which of these stand for all."""
 
@@ -66,27 +56,6 @@ class Whole:
 
     features_1C: Tensor | None
     centers_1KD: Tensor
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What is known of each pixel of an image.
-
-    Attributes:
-        clusters: (H, W) uint8, or uint16 for more than 256 clusters: the id of the pixel's cluster.
-        confidence: (H, W) float32: the softmax of the scores at its largest, between 1 / K and 1. It tells
-            pixels of an image apart; it is not calibrated.
-    """
-
-    clusters: NDArray[np.unsignedinteger[Any]]
-    confidence: NDArray[np.float32]
-
-    def _repr_png_(self) -> bytes:
-        """Show the clusters in a notebook, in the colours of `palette`."""
-        colours = palette(int(self.clusters.max()) + 1)  # those of more clusters begin with the same
-        buffer = io.BytesIO()
-        Image.fromarray(colours[self.clusters]).save(buffer, "PNG")
-        return buffer.getvalue()
 
 
 class Predictor:
@@ -118,19 +87,13 @@ class Predictor:
         overlap_px: int = 128,
         half: bool = False,
     ) -> None:
-        if tile_px % SIZE_MULTIPLE_PX or overlap_px % SIZE_MULTIPLE_PX or not 0 <= 2 * overlap_px <= tile_px:
-            raise ValueError(
-                f"tile_px={tile_px} and overlap_px={overlap_px} must be multiples of {SIZE_MULTIPLE_PX}, "
-                "the overlap at most half of the tile, such as 1024 and 128"
-            )
+        self.tiling = Tiling(tile_px, overlap_px)
         device = usable_device(device)
         self.method = method.to(device).eval()
         self.embedding = method.embedding.to(memory_format=torch.channels_last)
         self.spherical = method.spherical
         self.centers = centers.to(device)
         self.settings = settings
-        self.tile_px = tile_px
-        self.overlap_px = overlap_px
         self.half_dtype = half_precision(self.centers.device) if half else None
 
     @classmethod
@@ -182,7 +145,7 @@ class Predictor:
         """Yield those of one size in a row, as many as are looked at together; `resized` gives their pixels."""
         most_px = pixels_at_once(self.centers.device.type)
         for (_, *size), of_one_size in groupby(images, lambda image: resized(image).shape):
-            at_once = max(1, most_px // math.prod(size)) if not self._is_long(size) else 1
+            at_once = max(1, most_px // math.prod(size)) if not self.tiling.is_needed(size) else 1
             while together := list(islice(of_one_size, at_once)):
                 yield together
 
@@ -194,7 +157,7 @@ class Predictor:
             resized: as `resized` returns them; only one, where that is longer than a tile.
         """
         pixels_B3HW = torch.stack(list(resized))
-        long = self._is_long(pixels_B3HW.shape[2:])
+        long = self.tiling.is_needed(pixels_B3HW.shape[2:])
         whole = self.whole(self._tiles_that_stand_for(pixels_B3HW[0])) if long else None
         return self._over_tiles(pixels_B3HW, len(self.centers), functools.partial(self.score_tile, whole=whole))
 
@@ -211,7 +174,7 @@ class Predictor:
         Where tiles overlap they are means, so not quite of unit length.
         """
         pixels_3HW = self.resized(image)
-        long = self._is_long(pixels_3HW.shape[1:])
+        long = self.tiling.is_needed(pixels_3HW.shape[1:])
         features_1C = self._features(self._tiles_that_stand_for(pixels_3HW)) if long else None
         of_tile = functools.partial(self.embed_tile, features_1C=features_1C)
         return self._over_tiles(pixels_3HW[None], self.centers.shape[1], of_tile)[0]
@@ -268,31 +231,13 @@ class Predictor:
         with self._precision():
             return self.embedding.whole(self._to_network(pixels_3HW[None]) for pixels_3HW, *_ in some)
 
-    def stand_ins(self, rows: Sequence[Span], columns: Sequence[Span], size: tuple[int, int]) -> list[StandIn]:
-        """Return a few tiles that are spread over an image, and which of their cells stand for all.
-
-        Args:
-            rows: (start, end) of the tiles from the top down, in pixels.
-            columns: likewise from left to right.
-            size: (H, W) of the image.
-        """
-        rows = _spread(rows, max(math.isqrt(_SOME_TILES), _SOME_TILES // len(columns)))
-        columns = _spread(columns, _SOME_TILES // len(rows))
-        n_cells = sum((bottom - top) * (right - left) for top, bottom in rows for left, right in columns) / STRIDE_PX**2
-        step = math.ceil(math.sqrt(n_cells / _SOME_CELLS))
-        return [
-            ((*row, *column), self._core(*row, size[0], step)[:, None] & self._core(*column, size[1], step))
-            for row in rows
-            for column in columns
-        ]
-
     def _tiles_that_stand_for(self, pixels_3HW: Tensor) -> list[SampledTile]:
         height, width = pixels_3HW.shape[1:]
         coordinates_2hw = whole_coordinates(height // STRIDE_PX, width // STRIDE_PX)
         return [
             (pixels_3HW[:, top:bottom, left:right], coordinates_2hw[:, *_cells(top, bottom, left, right)], stand_hw)
-            for (top, bottom, left, right), stand_hw in self.stand_ins(
-                list(self.tiles(height)), list(self.tiles(width)), (height, width)
+            for (top, bottom, left, right), stand_hw in self.tiling.stand_ins(
+                list(self.tiling.spans(height)), list(self.tiling.spans(width)), (height, width)
             )
         ]
 
@@ -307,22 +252,18 @@ class Predictor:
         """Look at images of one size tile by tile, and let what is found fade between tiles."""
         height, width = pixels_B3HW.shape[2:]
         coordinates_2hw = whole_coordinates(height // STRIDE_PX, width // STRIDE_PX)
-        if not self._is_long((height, width)):
+        if not self.tiling.is_needed((height, width)):
             return of_tile(pixels_B3HW, coordinates_2hw).cpu()
         total = torch.zeros(len(pixels_B3HW), n_channels, height // STRIDE_PX, width // STRIDE_PX)
         weight = torch.zeros(total.shape[2:])
-        for top, bottom in self.tiles(height):
-            for left, right in self.tiles(width):
+        for top, bottom in self.tiling.spans(height):
+            for left, right in self.tiling.spans(width):
                 cells = _cells(top, bottom, left, right)
                 found = of_tile(pixels_B3HW[..., top:bottom, left:right], coordinates_2hw[:, *cells])
-                ramp = self.ramp(bottom - top)[:, None] * self.ramp(right - left)[None, :]
+                ramp = self.tiling.ramp(bottom - top)[:, None] * self.tiling.ramp(right - left)[None, :]
                 total[..., *cells] += found.cpu() * ramp
                 weight[cells] += ramp
         return total.div_(weight)
-
-    def _is_long(self, size: Sequence[int]) -> bool:
-        """Return whether images of this working size, (H, W), are looked at tile by tile."""
-        return max(size) > self.tile_px
 
     def _working_size(self, image: NDArray[np.uint8]) -> tuple[int, int]:
         """Return the size as in training, but for what is longer than `LONGEST_STRIP`."""
@@ -332,122 +273,13 @@ class Predictor:
         size = training_size(height, width, shorter_px, SIZE_MULTIPLE_PX)
         return min(size[0], longest), min(size[1], longest)
 
-    def tiles(self, length_px: int) -> Iterator[tuple[int, int]]:
-        """Yield the (start, end) of tiles along one side; the last one ends with the side."""
-        start = 0
-        while start + self.tile_px < length_px:
-            yield start, start + self.tile_px
-            start += self.tile_px - self.overlap_px
-        yield max(0, length_px - self.tile_px), length_px
-
-    def _core(self, start_px: int, end_px: int, length_px: int, step: int) -> Tensor:
-        """Pick every so many of a tile's cells along one side, without half of the overlap with each neighbour."""
-        shared = self.overlap_px // 2
-        first = shared if start_px else 0
-        last = end_px - start_px - (shared if end_px < length_px else 0)
-        picked = torch.zeros((end_px - start_px) // STRIDE_PX, dtype=torch.bool)
-        picked[first // STRIDE_PX : last // STRIDE_PX : step] = True
-        return picked
-
-    def ramp(self, length_px: int) -> Tensor:
-        """Weight of a tile's cells along one side: rises over the overlap at both ends, never 0.
-
-        With the third power, since the border that the network was padded at is felt far into a tile.
-        """
-        cells, fade = length_px // STRIDE_PX, max(1, self.overlap_px // STRIDE_PX)
-        rise = ((torch.arange(cells) + 1).clamp(max=fade) / fade) ** 3
-        return torch.minimum(rise, rise.flip(0))
-
 
 def _cells(top: int, bottom: int, left: int, right: int) -> tuple[slice, slice]:
     """Return the rows and columns of the cells of a tile, which is given in pixels."""
     return slice(top // STRIDE_PX, bottom // STRIDE_PX), slice(left // STRIDE_PX, right // STRIDE_PX)
 
 
-def _spread(tiles: Sequence[Span], at_most: int) -> list[Span]:
-    """Return a few of the tiles, evenly spread."""
-    n = min(len(tiles), at_most)
-    return [tiles[(2 * i + 1) * len(tiles) // (2 * n)] for i in range(n)]
-
-
 def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise DataError(f"got an array of shape {image.shape} and dtype {image.dtype}, expected (H, W, 3) uint8 RGB")
     return image
-
-
-def best_cluster(scores_Khw: Tensor, size: tuple[int, int]) -> Prediction:
-    """Bring scores to an image's size and take the best cluster of each pixel.
-
-    Equal to ``F.interpolate(scores, size, mode="bilinear", align_corners=False)`` followed by argmax and softmax, but
-    computed in bands of rows.
-
-    Args:
-        scores_Khw: float32.
-        size: (H, W) in pixels.
-    """
-    clusters, confidence = np.empty(size, _dtype(scores_Khw)), np.empty(size, np.float32)
-    for rows, at_pixels_rWK in _bands(scores_Khw, size):
-        best, ids = at_pixels_rWK.max(-1)
-        rest = at_pixels_rWK.sub_(best[..., None]).div_(CONFIDENCE_TEMPERATURE)
-        # the softmax at its largest value, without the others
-        clusters[rows], confidence[rows] = ids.numpy(), rest.exp_().sum(-1).reciprocal_().numpy()
-    return Prediction(clusters, confidence)
-
-
-def best_ids(scores_Khw: Tensor, size: tuple[int, int]) -> NDArray[np.unsignedinteger[Any]]:
-    """Return the clusters of `best_cluster` alone, in a fraction of its time: (H, W)."""
-    clusters = np.empty(size, _dtype(scores_Khw))
-    possible_k = _possible(scores_Khw)
-    ids_k = possible_k.numpy().astype(clusters.dtype)
-    for rows, at_pixels_rWk in _bands(scores_Khw[possible_k], size):
-        clusters[rows] = ids_k[at_pixels_rWk.max(-1).indices.numpy()]  # argmax would take longer
-    return clusters
-
-
-def _possible(scores_Khw: Tensor) -> Tensor:
-    """Return the ids of the clusters that may be best at a pixel, (k,) int64: a few of all K.
-
-    A pixel lies in a square of four cells, and its scores are a weighed mean of theirs. The largest is no less than
-    the average of the scores of the clusters that are best at these four. So a cluster that is below this average at
-    all four cells, and so in every square, is best nowhere.
-    """
-    best_hw = scores_Khw.max(0).indices
-    height, width = best_hw.shape
-    beyond_HW = best_hw[_with_edges(height)][:, _with_edges(width)]
-    around_9hw = torch.stack([beyond_HW[y : y + height, x : x + width] for y in range(3) for x in range(3)])
-    of_best_33hw = scores_Khw.gather(0, around_9hw).unflatten(0, (3, 3))
-    sides_23hw = of_best_33hw[:2] + of_best_33hw[1:]
-    squares_22hw = sides_23hw[:, :2] + sides_23hw[:, 1:]
-    above_K = (scores_Khw - squares_22hw.amin((0, 1)) / 4).amax((1, 2))
-    return torch.nonzero(above_K >= 0)[:, 0]
-
-
-def _with_edges(length: int) -> Tensor:
-    """Return the indices along one side with the first and the last twice."""
-    return torch.arange(-1, length + 1).clamp(0, length - 1)
-
-
-def _dtype(scores_Khw: Tensor) -> type[np.unsignedinteger[Any]]:
-    return np.uint8 if len(scores_Khw) <= 256 else np.uint16
-
-
-def _bands(scores_Khw: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
-    """Yield bands of rows of an image, each with the scores of its pixels, (rows, W, K)."""
-    n_clusters, (height, width) = len(scores_Khw), size
-    scores_hwK = scores_Khw.movedim(0, -1).contiguous()  # a pixel's scores side by side: everything below is faster
-    band = max(1, _BAND_VALUES // (n_clusters * width))
-    for top in range(0, height, band):
-        rows = slice(top, min(top + band, height))
-        at_rows_1Krw = torch.lerp(*_source_rows(scores_hwK, height, rows))[None].movedim(-1, 1)
-        at_pixels_1KrW = F.interpolate(at_rows_1Krw, (rows.stop - top, width), mode="bilinear", align_corners=False)
-        yield rows, at_pixels_1KrW[0].movedim(0, -1)
-
-
-def _source_rows(scores_hwK: Tensor, height: int, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the two source rows of each new row and the weight of the second: bilinear, half-pixel centres."""
-    old = len(scores_hwK)
-    position = ((torch.arange(rows.start, rows.stop) + 0.5) * (old / height) - 0.5).clamp(0, old - 1)
-    upper = position.floor().long()
-    lower = (upper + 1).clamp(max=old - 1)
-    return scores_hwK[upper], scores_hwK[lower], (position - upper)[:, None, None]

@@ -32,7 +32,8 @@ from contextseg.export.names import mask_names
 from contextseg.exporting import export
 from contextseg.fresh_clusters import cluster_afresh
 from contextseg.naming import hide, merge, name
-from contextseg.predictor import Predictor, best_cluster, best_ids
+from contextseg.pixel_clusters import best_cluster, best_ids
+from contextseg.predictor import Predictor
 from contextseg.probes import PARAMETERS, fit_probe
 from contextseg.progress import progress, tell
 from contextseg.refinement import REFINEMENT, Scorer, flip_averaged, refined

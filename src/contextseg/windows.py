@@ -82,14 +82,14 @@ class _Strip:
         self.cells = slice(int(self.x_W[0]), int(_upper(self.x_W[-1:], self._n_cells(1))) + 1)
         self.tiles = [
             (left, right)
-            for left, right in predictor.tiles(self.padded[1])
+            for left, right in predictor.tiling.spans(self.padded[1])
             if left < self.cells.stop * STRIDE_PX and right > self.cells.start * STRIDE_PX
         ]
 
     def some_tiles(self, is_valid: IsValid | None) -> list[SampledTile]:
         """Return a few tiles that stand for the strip: of those without data none, unless there are no others."""
-        rows = list(self.predictor.tiles(self.padded[0]))
-        found = self.predictor.stand_ins(rows, self.tiles, (self.padded[0], self.padded[1]))
+        rows = list(self.predictor.tiling.spans(self.padded[0]))
+        found = self.predictor.tiling.stand_ins(rows, self.tiles, (self.padded[0], self.padded[1]))
         if is_valid is not None:
             found = [(box, stand_hw & self._with_data(box, is_valid)) for box, stand_hw in found]
             found = [(box, stand_hw) for box, stand_hw in found if stand_hw.any()] or found
@@ -112,7 +112,7 @@ class _Strip:
         weight_hw = torch.zeros(0, n_columns)
         first = done = 0  # the cell that the sums begin with, the pixel that is next
         needed_H = _upper(self.y_H, n_rows)
-        tiles = list(self.predictor.tiles(self.padded[0]))
+        tiles = list(self.predictor.tiling.spans(self.padded[0]))
         for (top, bottom), (next_top, _) in pairwise([*tiles, (self.padded[0], 0)]):
             grow = (0, 0, 0, bottom // STRIDE_PX - first - len(weight_hw))
             total_Khw, weight_hw = (F.pad(sums, grow) for sums in (total_Khw, weight_hw))
@@ -131,7 +131,7 @@ class _Strip:
         """Add the scores of one tile, in the middle the most, to the sums of its rows."""
         top, bottom, left, right = box
         scored_Khw = self.predictor.score_tile(self._tile(box)[None], self._coordinates(box), whole=whole)[0].cpu()
-        ramp_hw = self.predictor.ramp(bottom - top)[:, None] * self.predictor.ramp(right - left)[None, :]
+        ramp_hw = self.predictor.tiling.ramp(bottom - top)[:, None] * self.predictor.tiling.ramp(right - left)[None, :]
         first = left // STRIDE_PX
         start, stop = max(first, self.cells.start), min(right // STRIDE_PX, self.cells.stop)
         own, shared = slice(start - first, stop - first), slice(start - self.cells.start, stop - self.cells.start)

@@ -1,0 +1,123 @@
+"""From the scores of an image's cells to the clusters of its pixels.
+
+The scores are brought to the image's own size before the best cluster is taken, a band of rows at a time, so that
+memory does not follow the size of the image.
+
+Shape suffixes: K clusters, h w cells, H W pixels.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from contextseg.colours import palette
+
+CONFIDENCE_TEMPERATURE = 0.1
+"""Divides the scores before the softmax whose largest value is the confidence: ours, as cosines lie close together."""
+_BAND_VALUES = 2**21  # scores that exist at full size at one time: several threads may be here, and more is no faster
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is known of each pixel of an image.
+
+    Attributes:
+        clusters: (H, W) uint8, or uint16 for more than 256 clusters: the id of the pixel's cluster.
+        confidence: (H, W) float32: the softmax of the scores at its largest, between 1 / K and 1. It tells
+            pixels of an image apart; it is not calibrated.
+    """
+
+    clusters: NDArray[np.unsignedinteger[Any]]
+    confidence: NDArray[np.float32]
+
+    def _repr_png_(self) -> bytes:
+        """Show the clusters in a notebook, in the colours of `palette`."""
+        colours = palette(int(self.clusters.max()) + 1)  # those of more clusters begin with the same
+        buffer = io.BytesIO()
+        Image.fromarray(colours[self.clusters]).save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def best_cluster(scores_Khw: Tensor, size: tuple[int, int]) -> Prediction:
+    """Bring scores to an image's size and take the best cluster of each pixel.
+
+    Equal to ``F.interpolate(scores, size, mode="bilinear", align_corners=False)`` followed by argmax and softmax, but
+    computed in bands of rows.
+
+    Args:
+        scores_Khw: float32.
+        size: (H, W) in pixels.
+    """
+    clusters, confidence = np.empty(size, _dtype(scores_Khw)), np.empty(size, np.float32)
+    for rows, at_pixels_rWK in _bands(scores_Khw, size):
+        best, ids = at_pixels_rWK.max(-1)
+        rest = at_pixels_rWK.sub_(best[..., None]).div_(CONFIDENCE_TEMPERATURE)
+        # the softmax at its largest value, without the others
+        clusters[rows], confidence[rows] = ids.numpy(), rest.exp_().sum(-1).reciprocal_().numpy()
+    return Prediction(clusters, confidence)
+
+
+def best_ids(scores_Khw: Tensor, size: tuple[int, int]) -> NDArray[np.unsignedinteger[Any]]:
+    """Return the clusters of `best_cluster` alone, in a fraction of its time: (H, W)."""
+    clusters = np.empty(size, _dtype(scores_Khw))
+    possible_k = _possible(scores_Khw)
+    ids_k = possible_k.numpy().astype(clusters.dtype)
+    for rows, at_pixels_rWk in _bands(scores_Khw[possible_k], size):
+        clusters[rows] = ids_k[at_pixels_rWk.max(-1).indices.numpy()]  # argmax would take longer
+    return clusters
+
+
+def _possible(scores_Khw: Tensor) -> Tensor:
+    """Return the ids of the clusters that may be best at a pixel, (k,) int64: a few of all K.
+
+    A pixel lies in a square of four cells, and its scores are a weighed mean of theirs. The largest is no less than
+    the average of the scores of the clusters that are best at these four. So a cluster that is below this average at
+    all four cells, and so in every square, is best nowhere.
+    """
+    best_hw = scores_Khw.max(0).indices
+    height, width = best_hw.shape
+    beyond_HW = best_hw[_with_edges(height)][:, _with_edges(width)]
+    around_9hw = torch.stack([beyond_HW[y : y + height, x : x + width] for y in range(3) for x in range(3)])
+    of_best_33hw = scores_Khw.gather(0, around_9hw).unflatten(0, (3, 3))
+    sides_23hw = of_best_33hw[:2] + of_best_33hw[1:]
+    squares_22hw = sides_23hw[:, :2] + sides_23hw[:, 1:]
+    above_K = (scores_Khw - squares_22hw.amin((0, 1)) / 4).amax((1, 2))
+    return torch.nonzero(above_K >= 0)[:, 0]
+
+
+def _with_edges(length: int) -> Tensor:
+    """Return the indices along one side with the first and the last twice."""
+    return torch.arange(-1, length + 1).clamp(0, length - 1)
+
+
+def _dtype(scores_Khw: Tensor) -> type[np.unsignedinteger[Any]]:
+    return np.uint8 if len(scores_Khw) <= 256 else np.uint16
+
+
+def _bands(scores_Khw: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
+    """Yield bands of rows of an image, each with the scores of its pixels, (rows, W, K)."""
+    n_clusters, (height, width) = len(scores_Khw), size
+    scores_hwK = scores_Khw.movedim(0, -1).contiguous()  # a pixel's scores side by side: everything below is faster
+    band = max(1, _BAND_VALUES // (n_clusters * width))
+    for top in range(0, height, band):
+        rows = slice(top, min(top + band, height))
+        at_rows_1Krw = torch.lerp(*_source_rows(scores_hwK, height, rows))[None].movedim(-1, 1)
+        at_pixels_1KrW = F.interpolate(at_rows_1Krw, (rows.stop - top, width), mode="bilinear", align_corners=False)
+        yield rows, at_pixels_1KrW[0].movedim(0, -1)
+
+
+def _source_rows(scores_hwK: Tensor, height: int, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the two source rows of each new row and the weight of the second: bilinear, half-pixel centres."""
+    old = len(scores_hwK)
+    position = ((torch.arange(rows.start, rows.stop) + 0.5) * (old / height) - 0.5).clamp(0, old - 1)
+    upper = position.floor().long()
+    lower = (upper + 1).clamp(max=old - 1)
+    return scores_hwK[upper], scores_hwK[lower], (position - upper)[:, None, None]
