@@ -8,6 +8,7 @@ import pytest
 from damage import damaged, damaged_file, inputs, used_or_refused
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning_fabric.plugins import Precision
 
 from contextseg.classes import Classes
 from contextseg.errors import ContextsegError
@@ -85,7 +86,7 @@ def test_checkpoint(picie: RunFolder, copy: RunFolder, data: st.DataObject) -> N
     copy.checkpoint.write_bytes(data.draw(damaged(whole[:front])) + whole[front:])
     method = METHODS["picie"](PICIE)
     with used_or_refused(copy.checkpoint):
-        load_checkpoint(copy.checkpoint, method, method.optimizer())
+        load_checkpoint(copy.checkpoint, method, method.optimizer(), Precision())
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])

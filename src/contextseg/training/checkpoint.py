@@ -6,6 +6,7 @@ from pathlib import Path
 
 import safetensors
 import torch
+from lightning_fabric.plugins import Precision
 from pydantic import TypeAdapter
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -31,17 +32,23 @@ class Position:
     loss_sum: float = 0.0
 
 
-def save_checkpoint(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
-    """Write the method, the optimiser and the position, whole or not at all."""
+def save_checkpoint(
+    path: Path, method: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision, position: Position
+) -> None:
+    """Write the method, the optimiser, how its gradients are scaled and the position, whole or not at all."""
     state = {f"method/{name}": value for name, value in method.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         state |= {f"optimizer/{index}/{name}": torch.as_tensor(value) for name, value in moments.items()}
-    metadata = {"format": FORMAT, "position": json.dumps(asdict(position))}
+    metadata = {
+        "format": FORMAT,
+        "position": json.dumps(asdict(position)),
+        "precision": json.dumps(precision.state_dict()),
+    }
     write_atomically(path, save({name: value.contiguous() for name, value in state.items()}, metadata))
 
 
-def load_checkpoint(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    """Bring a method and an optimiser to a stored state, in place.
+def load_checkpoint(path: Path, method: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision) -> Position:
+    """Bring a method, an optimiser and the scale of its gradients to a stored state, in place.
 
     Raises:
         RunError: the file is broken, of another format, or of another method.
@@ -62,6 +69,7 @@ def load_checkpoint(path: Path, method: nn.Module, optimizer: torch.optim.Optimi
         )
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         _lay_out_moments(optimizer)
+        precision.load_state_dict(TypeAdapter(dict[str, float]).validate_json(metadata.get("precision", "{}")))
     except (RuntimeError, ValueError, KeyError) as error:
         raise RunError(f"{path}: does not fit the settings of this run: {error}") from error
     return position

@@ -55,13 +55,14 @@ def train(
     full_rates = [group["lr"] for group in optimizer.param_groups]
     wrapped, wrapped_optimizer = fabric.setup(method, optimizer)
     resumed = first_does(run.checkpoint.exists)
-    at = load_checkpoint(run.checkpoint, method, optimizer) if resumed else Position()
+    precision = fabric.strategy.precision
+    at = load_checkpoint(run.checkpoint, method, optimizer, precision) if resumed else Position()
     if rank() == 0:
         run.keep_metrics_before(at.epoch, at.step)
 
     def save(position: Position) -> float:
         if rank() == 0:
-            save_checkpoint(run.checkpoint, method, optimizer, position)
+            save_checkpoint(run.checkpoint, method, optimizer, precision, position)
         fabric.barrier()
         stop_if(any_of_all(stopped.is_set()))  # here and nowhere else between steps, so that none is lost
         return time.perf_counter()
