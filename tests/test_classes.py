@@ -104,7 +104,7 @@ def test_colours_are_given_by_id() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.merge(3, [3]), "round in a circle: 3 -> 3; undo one of them first"),
+        (lambda c: c.merge(3, [3]), "class 3 cannot become part of itself; give another class"),
         (lambda c: c.merge(3, [5]).merge(5, [3]), "round in a circle: 3 -> 5 -> 3"),
         (lambda c: c.merge(1, [0]).merge(2, [1]).merge(0, [2]), "round in a circle: 0 -> 1 -> 2 -> 0"),
         (lambda c: c.merge(3, [5]).merge(2, [5], undo=True), "class 5 is not merged into 2"),

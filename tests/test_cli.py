@@ -119,7 +119,8 @@ def test_name_merge_hide_export(scenes: Path, tmp_path: Path) -> None:
     [
         (["merge", "3"], "got '3', expected two ids or more, such as 3,5"),
         (["merge", "3,road"], "got 'road' for a class, expected its id, such as 3"),
-        (["merge", "3,3"], "round in a circle: 3 -> 3"),
+        (["merge", "3,3"], "class 3 cannot become part of itself"),
+        (["hide", "3,1"], "class 1 is part of class 0, shown with it; hide that one, or undo the merge"),
         (["hide", "9"], "there is no class 9; ids go from 0 to 3"),
         (["name", "sky"], "got 'sky' for a class, expected its id"),
         (["name", "2="], "class 2, name: got ''; a name is one line of visible characters"),
@@ -127,7 +128,7 @@ def test_name_merge_hide_export(scenes: Path, tmp_path: Path) -> None:
 )
 def test_changes_of_classes_that_make_no_sense(tmp_path: Path, arguments: list[str], message: str) -> None:
     folder = RunFolder.create(tmp_path / "run", make_settings({"n_classes": 4}))
-    Classes.numbered(4).write(folder.classes)
+    Classes.numbered(4).merge(0, [1]).write(folder.classes)
     verb, *rest = arguments
     told = run(verb, tmp_path / "run", *rest, status=1)
     assert told.startswith("error: ")

@@ -16,7 +16,7 @@ from contextseg import verbs
 from contextseg.classes import Classes
 from contextseg.clustering.own_centers import own_centers
 from contextseg.data.scenes import CLASSES
-from contextseg.errors import ClassesError, LibraryError, RunError, SettingsError
+from contextseg.errors import ClassesError, DataError, LibraryError, RunError, SettingsError
 from contextseg.exporting import FORMATS
 from contextseg.methods import METHODS
 from contextseg.predictor import Predictor
@@ -143,7 +143,6 @@ def album(scenes: Path, tmp_path: Path) -> Path:
         ("datumaro", {"dataset_meta.json", "images/a.png", "images/may__b.png", "masks/a.png", "masks/may__b.png"}),
         ("fiftyone", {"mask_targets.json", "data/a.png", "data/may/b.png", "labels/a.png", "labels/may/b.png"}),
         ("npy", {"a.npy", "may/b.npy"}),
-        ("geotiff", {"classes.json"}),  # none of the images has a place on the earth
     ],
 )
 def test_each_format_has_its_files_and_names_what_it_left_out(
@@ -153,13 +152,20 @@ def test_each_format_has_its_files_and_names_what_it_left_out(
     left_out = dict(verbs.export(run, album, out, format=format_name))
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == files
     broken = str(album / "broken.jpg")
-    assert left_out.keys() == ({broken} if format_name != "geotiff" else {broken, *map(str, album.rglob("*.png"))})
+    assert left_out.keys() == {broken}
     assert left_out[broken]
 
 
 def test_the_formats_above_are_all() -> None:
     (mark,) = test_each_format_has_its_files_and_names_what_it_left_out.pytestmark
-    assert {format_name for format_name, _ in mark.args[1]} == FORMATS.keys()
+    assert {format_name for format_name, _ in mark.args[1]} == FORMATS.keys() - {"geotiff"}
+
+
+def test_an_export_without_any_image_is_an_error(run: Path, album: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no image could be used\. .*: .*; 2 more were left out"):
+        verbs.export(run, album, tmp_path / "out", format="geotiff")  # none of them has a place on the earth
+    with pytest.raises(DataError, match=r"no image could be used\. .*broken\.jpg: [^;]*$"):
+        verbs.export(run, album / "broken.jpg", tmp_path / "other", format="png")
 
 
 def test_the_pixels_of_an_export_are_those_of_predict(run: Path, album: Path, tmp_path: Path) -> None:

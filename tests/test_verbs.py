@@ -136,6 +136,11 @@ def test_predict_leaves_out_what_it_cannot_read(lab_run: Path, tmp_path: Path) -
     left_out = verbs.predict(lab_run, tmp_path, tmp_path / "out")
     assert [Path(name).name for name, _ in left_out] == ["bad.png"]
     assert (tmp_path / "out" / "good.png").exists()
+    left_out = verbs.predict(lab_run, tmp_path, tmp_path / "out", resume=True)  # nothing but the bad one is left
+    assert [Path(name).name for name, _ in left_out] == ["bad.png"]
+    (tmp_path / "good.png").unlink()
+    with pytest.raises(DataError, match=r"no image could be used\. .*bad\.png: is empty"):
+        verbs.predict(lab_run, tmp_path, tmp_path / "other")
 
 
 def test_predict_in_half_precision_needs_hardware_that_multiplies_in_it(

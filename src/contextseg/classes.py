@@ -156,10 +156,12 @@ class Classes:
         others = list(others)
         if undo and (wrong := [i for i in others if self._entry(i).merged_into != into]):
             raise ClassesError(f"class {wrong[0]} is not merged into {into}, so there is nothing to undo")
+        if not undo and into in others:
+            raise ClassesError(f"class {into} cannot become part of itself; give another class to merge into it")
         return self._changed({i: {"merged_into": None if undo else into} for i in others})
 
     def hide(self, ids: Iterable[int], *, undo: bool = False) -> Self:
-        """Make classes background; `undo` shows them again."""
+        """Make classes background; `undo` shows them again. One that is part of another is shown or hidden with it."""
         return self._changed({i: {"hidden": not undo} for i in ids})
 
     def extended(self, n_classes: int) -> Self:

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from contextseg.classes import Classes
-from contextseg.data.images import list_images, read_image
+from contextseg.data.images import check_some_used, list_images, read_image
 from contextseg.errors import ImageError, RunError, SettingsError
 from contextseg.export.embeddings import write_embeddings
 from contextseg.export.formats import MASK_WRITERS
@@ -56,7 +56,7 @@ def export(
             without effect.
         RunError: the run is not finished, or `out` is not empty.
         ClassesError: classes.json is malformed.
-        DataError: there are no images, or the format cannot hold these classes.
+        DataError: there are no images, none of them can be used, or the format cannot hold these classes.
         LibraryError: a library that the format needs is not installed.
     """
     if format not in {"onnx", *FORMATS}:
@@ -87,6 +87,7 @@ def export(
             except ImageError as error:
                 left_out.append((str(path), error.reason))
             advance(1)
+    check_some_used(left_out, len(names))
     return left_out
 
 

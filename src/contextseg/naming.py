@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from contextseg.classes import Classes
+from contextseg.errors import ClassesError
 from contextseg.run_folder import RunFolder
 
 
@@ -59,9 +60,13 @@ def hide(run: Path, ids: Sequence[int], *, undo: bool = False) -> Classes:
 
     Raises:
         RunError: the folder holds no run.
-        ClassesError: there is no such class.
+        ClassesError: there is no such class, or it is part of another one.
     """
-    return _write(run, _read(run).hide(ids, undo=undo))
+    classes = _read(run)
+    for i in ids:
+        if not undo and 0 <= i < len(classes.entries) and (into := classes.entries[i].merged_into) is not None:
+            raise ClassesError(f"class {i} is part of class {into}, shown with it; hide that one, or undo the merge")
+    return _write(run, classes.hide(ids, undo=undo))
 
 
 def classes_table(classes: Classes) -> Table:

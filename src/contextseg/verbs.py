@@ -20,7 +20,7 @@ from contextseg.classes import Classes
 from contextseg.collectives import first_does, gather, rank, share, world_size
 from contextseg.conventions import IGNORE_16
 from contextseg.cores import map_looks
-from contextseg.data.images import list_images, read_image
+from contextseg.data.images import check_some_used, list_images, read_image
 from contextseg.data.labelled import LabelledImages, open_labelled
 from contextseg.data.threads import map_ahead, read_ahead
 from contextseg.errors import DataError, ImageError, RunError, SettingsError
@@ -90,7 +90,7 @@ def predict(
         RunError: the run is not finished, `out` is its folder or that of the images, or a mask would
             replace an image; or with `resume`, classes were merged or hidden since.
         ClassesError: its classes.json is malformed.
-        DataError: there are no images, or two of them would have one mask.
+        DataError: there are no images, none of them can be used, or two of them would have one mask.
         SettingsError: there is no such device, or it does not multiply in half precision.
     """
     folder = RunFolder.open(run)
@@ -99,6 +99,7 @@ def predict(
     n_classes = predictor.settings.n_classes
     classes = Classes.numbered(n_classes) if raw else Classes.read(folder.classes, n_classes)
     _check_out(out, folder, images, targets, confidence=confidence)
+    n_images = len(targets)
     if resume:
         first_does(lambda: _check_same_meaning(out, classes))
     masks = first_does(lambda: PngWriter(out, classes))  # it writes classes.json
@@ -137,7 +138,9 @@ def predict(
         with closing(map_looks(look, write, alike, predictor.centers.device.type)) as done:
             for _ in done:
                 pass
-    return list(itertools.chain(*gather(left_out)))
+    all_left_out = list(itertools.chain(*gather(left_out)))
+    check_some_used(all_left_out, n_images)
+    return all_left_out
 
 
 def _check_out(out: Path, run: RunFolder, images: Path, targets: Mapping[Path, Path], *, confidence: bool) -> None:

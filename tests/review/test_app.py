@@ -203,7 +203,7 @@ def test_decisions_outlive_the_program(
         ({"action": "name", "id": 0, "name": "a", "path": "/etc"}, "name.path: Extra inputs"),
         ({"action": "name", "id": 10**30, "name": "a"}, "there is no class"),
         ({"action": "colour", "id": 0, "colour": [0, 0, 256]}, "less than or equal to 255"),
-        ({"action": "merge", "into": 0, "others": [0]}, "round in a circle"),
+        ({"action": "merge", "into": 0, "others": [0]}, "cannot become part of itself"),
         ({"action": "hide", "ids": []}, "at least 1 item"),
         ({"action": "take", "classes": []}, "take"),
         ({"action": "correct", "image": "../x", "point": [0, 0], "from": [0], "to": 1}, "correct"),

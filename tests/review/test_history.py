@@ -84,7 +84,7 @@ def test_what_makes_no_sense_leaves_no_trace(files: tuple[Path, Path]) -> None:
     for action, message in [
         (Name(id=2, name="sky"), "classes 1 and 2 would both be named 'sky'"),
         (Name(id=9, name="tree"), "there is no class 9"),
-        (Merge(into=3, others=(3,)), "round in a circle"),
+        (Merge(into=3, others=(3,)), "cannot become part of itself"),
         (Hide(ids=(-1,)), "there is no class -1"),
     ]:
         with pytest.raises(ClassesError, match=message):

@@ -7,7 +7,7 @@ is bicubic with antialiasing and half-pixel centres.
 import os
 import stat
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -130,6 +130,21 @@ def relative_name(path: Path, root: Path) -> str:
     'a.jpg'
     """
     return path.name if path == root else path.relative_to(root).as_posix()
+
+
+def check_some_used(left_out: Sequence[tuple[str, str]], n_images: int) -> None:
+    """Refuse to end as if all were well where no image has been of use.
+
+    Args:
+        left_out: name and reason of each image that was left out.
+        n_images: how many there were.
+
+    Raises:
+        DataError: that is all of them.
+    """
+    if left_out and len(left_out) == n_images:
+        others = f"; {n_images - 1} more were left out" if n_images > 1 else ""
+        raise DataError(f"no image could be used. {': '.join(left_out[0])}{others}")
 
 
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS, draft_px: int | None = None) -> NDArray[np.uint8]:
