@@ -45,6 +45,7 @@ from contextseg.training import fit
 from contextseg.training import images as images_of_a_run
 from contextseg.views.siamese import SiameseBatch
 
+BATCH, TURNS = 16, 5  # of the forward pass beside prediction
 CLUSTERING, AFTERWARDS = "clustering", "afterwards"
 TRAINING = ("views", "forward", "loss", "backward", "optimiser")
 console = Console(width=130)
@@ -229,10 +230,11 @@ def report_epochs(
 
 
 def report_prediction(run: Path, images: Path, device: str) -> None:
-    """Predict a folder, files included, beside the forward pass of the network on images of that size.
+    """Predict a folder, files included, beside the forward pass of the network on as many images of that size.
 
     The pass is that of the network as it is trained, of any weights; that of the one which predicts, whose batch norms
-    are folded, is given as well. In float32, and in half precision where the hardware multiplies in it.
+    are folded, is given as well. They come in turn, each for seconds, since the rate of a machine drifts: a share is
+    the median over the turns. In float32, and in half precision where the hardware multiplies in it.
     """
     folder = verbs.RunFolder.open(run)
     settings = folder.settings()
@@ -241,25 +243,29 @@ def report_prediction(run: Path, images: Path, device: str) -> None:
     folded = Predictor.load(folder, device=device).embedding
     paths = list_images(images)
     height, width, _ = read_image(paths[0]).shape
-    batch = torch.rand(16, 3, height, width, device=device).contiguous(memory_format=torch.channels_last)
-    where = torch.zeros(16, 2, height // 4, width // 4, device=device)
+    batch = torch.rand(BATCH, 3, height, width, device=device).contiguous(memory_format=torch.channels_last)
+    where = torch.zeros(BATCH, 2, height // 4, width // 4, device=device)
+    n_batches = len(paths) // BATCH
     place = torch.device(device)
     dtypes = [None] if choose_precision("auto", place) == "32-true" else [None, half_precision(place)]
     for dtype in dtypes:
         half = dtype is not None
         bare_s, folded_s, predict_s = [], [], []
-        for turn in range(3):  # in turn, since the rate of a machine drifts
+        for turn in range(TURNS):
             with torch.inference_mode(), torch.autocast(place.type, dtype, enabled=half):
-                bare_s += seconds(lambda: trained(batch, where), 5)
-                folded_s += seconds(lambda: folded(batch, where), 5)
+                bare_s.append(statistics.mean(seconds(lambda: trained(batch, where), n_batches)) / BATCH)
+                folded_s.append(statistics.mean(seconds(lambda: folded(batch, where), n_batches)) / BATCH)
             began = time.perf_counter()
             verbs.predict(run, images, run / f"masks-{turn}-{half}", half=half, device=device)
-            predict_s.append(time.perf_counter() - began)
-        took = [(len(paths), predict_s), (16, bare_s), (16, folded_s)]
-        rate, bare, fold = (n / statistics.median(s) for n, s in took)
+            predict_s.append((time.perf_counter() - began) / len(paths))
+        rate, bare, fold = (1 / statistics.median(took) for took in (predict_s, bare_s, folded_s))
+        of_bare, of_folded = (
+            [100 * own / s for own, s in zip(took, predict_s, strict=True)] for took in (bare_s, folded_s)
+        )
         console.print(
-            f"predict{', half precision' if half else ''}: {rate:.1f} images/s; the forward pass at batch 16 "
-            f"{bare:.1f} ({100 * rate / bare:.0f} %), with folded norms {fold:.1f} ({100 * rate / fold:.0f} %)"
+            f"predict{', half precision' if half else ''}: {rate:.1f} images/s; the forward pass at batch {BATCH} "
+            f"{bare:.1f} ({statistics.median(of_bare):.0f} %, {min(of_bare):.0f} to {max(of_bare):.0f}), with folded "
+            f"norms {fold:.1f} ({statistics.median(of_folded):.0f} %)"
         )
 
 

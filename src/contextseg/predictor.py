@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from contextseg.clustering.kmeans import scores
 from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX, pixels_at_once
 from contextseg.data.images import training_size
 from contextseg.errors import DataError, RunError
@@ -29,6 +28,7 @@ from contextseg.methods.method import Method
 from contextseg.models.backbone import Backbone
 from contextseg.models.context import ContextEmbedding
 from contextseg.models.folding import fold_batch_norms
+from contextseg.models.pointwise import hasten_pointwise
 from contextseg.pixel_clusters import Prediction, best_cluster, best_ids
 from contextseg.precision import half_precision, usable_device
 from contextseg.run_folder import RunFolder
@@ -117,9 +117,10 @@ class Predictor:
             method.embedding.load_state_dict({name.removeprefix("embedding."): value for name, value in stored.items()})
         except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
             raise RunError(f"{run.weights}: does not hold the network of this run: {error}") from error
-        for part in method.modules():
+        for part in list(method.modules()):
             if isinstance(part, Backbone):
                 fold_batch_norms(part)
+        hasten_pointwise(method)
         return cls(method, centers, settings, **options)
 
     def predict(self, image: NDArray[np.uint8]) -> Prediction:
@@ -207,8 +208,9 @@ class Predictor:
         )
         points_BND = embedded_BDhw.flatten(2).mT
         centers_BKD = self.method.centers_within(points_BND, self.centers) if whole is None else whole.centers_1KD
-        pairs = zip(points_BND, centers_BKD.expand(len(points_BND), -1, -1), strict=True)
-        scored_BKN = torch.stack([scores(own_ND, own_KD).T for own_ND, own_KD in pairs])
+        centers_BKD = centers_BKD.expand(len(points_BND), -1, -1)
+        # what `scores` gives for each image, all images together
+        scored_BKN = torch.baddbmm(-centers_BKD.square().sum(2, keepdim=True) / 2, centers_BKD, points_BND.mT)
         scored_BKhw: Tensor = scored_BKN.unflatten(-1, embedded_BDhw.shape[-2:])
         return scored_BKhw
 

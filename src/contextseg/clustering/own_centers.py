@@ -26,7 +26,7 @@ def own_centers(points_BND: Tensor, centers_KD: Tensor) -> Tensor:
         centers_KD: float32, of unit length.
     """
     scores_BNK = points_BND @ centers_KD.T
-    members_BNK = torch.zeros_like(scores_BNK).scatter_(-1, scores_BNK.argmax(-1, keepdim=True), 1)
+    members_BNK = torch.zeros_like(scores_BNK).scatter_(-1, scores_BNK.max(-1, keepdim=True).indices, 1)
     kept = _CENTER_SHARE * points_BND.shape[1]
     own_BKD = F.normalize(members_BNK.mT @ points_BND + kept * centers_KD, dim=-1)
     return F.normalize(torch.lerp(centers_KD.expand_as(own_BKD), own_BKD, _LEANING), dim=-1)
