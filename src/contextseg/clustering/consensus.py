@@ -12,7 +12,7 @@ such as with and without how they look: the partitions take turns.
 Shape legend: N points, S points of a sample, D dimensions of a view, M clusters, K classes.
 """
 
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from typing import Self
 
 import numpy as np
@@ -34,7 +34,7 @@ _MERGED_TO = (1.0, 1.5, 2.0)  # clusters for each class that are left where it i
 _FEW = 10  # classes at most that are made by company
 _LEAST_SHARE = 0.1  # of an even share, the points of a class at least that is made by links
 _COMPARED = 3000  # points that are compared with each other
-_CUTS = 512  # of the tree that are looked at together
+_CUTS = 512  # of the tree that are in memory at one time
 _STARTS = 10  # of the k-means by company: the best of few is a bad one now and then
 
 
@@ -175,12 +175,13 @@ def _by_links(labels_SL: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]
     tree = linkage(np.rint(n_partitions * pdist(labels_SL, "hamming")), method="average")  # counts: ties are ties
     least = _LEAST_SHARE * n_points / n_classes
     finest = n_points if least > 1 else n_classes
-    for coarsest in range(n_classes, finest + 1, _CUTS):
-        for groups_S in cut_tree(tree, n_clusters=np.arange(coarsest, min(coarsest + _CUTS, finest + 1))).T:
-            large = np.flatnonzero(np.bincount(groups_S) >= least)
-            if len(large) == n_classes:
-                apart = (n_partitions * cdist(labels_SL, labels_SL[groups_S == group], "hamming") for group in large)
-                nearest_S = np.stack([np.rint(of_one).mean(1) for of_one in apart], axis=1).argmin(1)
-                groups_S = np.where(np.isin(groups_S, large), np.searchsorted(large, groups_S), nearest_S)
-                return np.asarray(groups_S, np.int64)
+    counts = np.arange(n_classes, finest + 1)
+    parts = (counts[first : first + _CUTS] for first in range(0, len(counts), _CUTS))
+    for groups_S in chain.from_iterable(cut_tree(tree, n_clusters=part).T for part in parts):
+        large = np.flatnonzero(np.bincount(groups_S) >= least)
+        if len(large) == n_classes:
+            apart = (n_partitions * cdist(labels_SL, labels_SL[groups_S == group], "hamming") for group in large)
+            nearest_S = np.stack([np.rint(of_one).mean(1) for of_one in apart], axis=1).argmin(1)
+            groups_S = np.where(np.isin(groups_S, large), np.searchsorted(large, groups_S), nearest_S)
+            return np.asarray(groups_S, np.int64)
     return np.asarray(cut_tree(tree, n_clusters=n_classes)[:, 0], np.int64)

@@ -295,7 +295,8 @@ class _Moments:
 def _in_one_block(maps: Iterable[tuple[Tensor, list[int]]], n_images: int) -> list[tuple[Tensor, list[int]]]:
     """Return the maps of so many images at most, and which images they are of, in half precision.
 
-    They are parts of one block: each by itself would lie between what comes and goes, and hold the heap apart.
+    They are parts of one block: each by itself would lie between what comes and goes, and hold the heap apart. Half of
+    the precision, since it is gigabytes where the backbone is large.
     """
     kept: list[tuple[Tensor, list[int]]] = []
     room = torch.empty(0)
