@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from contextseg import verbs
+from contextseg.errors import DataError
 from contextseg.settings import make_settings
 
 VALUES = {
@@ -60,5 +61,7 @@ def test_a_damaged_tar_does_not_end_a_run(shards: Path, tmp_path: Path) -> None:
     assert run.read_json("meta.json")["data"]["n_images"] == 10
     assert left_out.keys() == {"2.tar", "2.tar/0010.png"}
     assert "cannot be read to its end" in left_out["2.tar"]
-    told = dict(verbs.predict(run.path, tar, tmp_path / "masks"))
+    told = dict(verbs.predict(run.path, shards, tmp_path / "masks"))
     assert told.keys() == {str(tar), str(tar / "0010.png")}
+    with pytest.raises(DataError, match=r"no image could be used\. .*0010\.png: is truncated.*; 1 more"):
+        verbs.predict(run.path, tar, tmp_path / "none")
