@@ -245,7 +245,7 @@ def report_prediction(run: Path, images: Path, device: str) -> None:
     height, width, _ = read_image(paths[0]).shape
     batch = torch.rand(BATCH, 3, height, width, device=device).contiguous(memory_format=torch.channels_last)
     where = torch.zeros(BATCH, 2, height // 4, width // 4, device=device)
-    n_batches = len(paths) // BATCH
+    n_batches = max(1, len(paths) // BATCH)
     place = torch.device(device)
     dtypes = [None] if choose_precision("auto", place) == "32-true" else [None, half_precision(place)]
     for dtype in dtypes:
