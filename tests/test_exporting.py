@@ -164,6 +164,7 @@ def test_the_formats_above_are_all() -> None:
 def test_an_export_without_any_image_is_an_error(run: Path, album: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no image could be used\. .*: .*; 2 more were left out"):
         verbs.export(run, album, tmp_path / "out", format="geotiff")  # none of them has a place on the earth
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["classes.json"]
     with pytest.raises(DataError, match=r"no image could be used\. .*broken\.jpg: [^;]*$"):
         verbs.export(run, album / "broken.jpg", tmp_path / "other", format="png")
 

@@ -63,10 +63,11 @@ def hide(run: Path, ids: Sequence[int], *, undo: bool = False) -> Classes:
         ClassesError: there is no such class, or it is part of another one.
     """
     classes = _read(run)
-    for i in ids:
-        if not undo and 0 <= i < len(classes.entries) and (into := classes.entries[i].merged_into) is not None:
+    changed = classes.hide(ids, undo=undo)  # refuses ids that there are not
+    for i in () if undo else ids:
+        if (into := classes.entries[i].merged_into) is not None:
             raise ClassesError(f"class {i} is part of class {into}, shown with it; hide that one, or undo the merge")
-    return _write(run, classes.hide(ids, undo=undo))
+    return _write(run, changed)
 
 
 def classes_table(classes: Classes) -> Table:

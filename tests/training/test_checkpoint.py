@@ -49,21 +49,23 @@ def test_steps_go_on_as_if_nothing_had_happened(tmp_path: Path, make: Callable[[
 
 
 def test_the_scale_of_the_gradients_goes_on(tmp_path: Path) -> None:
-    def halved() -> MixedPrecision:  # by a gradient that is too large for half precision
-        precision = MixedPrecision("16-mixed", "cpu")
+    def halve(precision: MixedPrecision) -> None:  # by a gradient that is too large for half precision
         precision.backward(net.weight.sum() * torch.inf, None)
         precision.optimizer_step(optimizer)
-        return precision
 
     net = nn.Linear(2, 1)
     before = net.weight.detach().clone()
     optimizer = SGD(net.parameters(), lr=0.1)
-    precision, fresh = halved(), MixedPrecision("16-mixed", "cpu")
+    precision, fresh = (MixedPrecision("16-mixed", "cpu") for _ in range(2))
+    halve(precision)
     assert torch.equal(net.weight, before)
     save_checkpoint(tmp_path / "c.safetensors", net, optimizer, precision, Position())
     load_checkpoint(tmp_path / "c.safetensors", net, optimizer, fresh)
     assert fresh.state_dict() == precision.state_dict()
     assert fresh.state_dict()["scale"] == MixedPrecision("16-mixed", "cpu").state_dict()["scale"] / 2
+    for scaled in (precision, fresh):
+        halve(scaled)
+    assert fresh.state_dict() == precision.state_dict()
 
 
 def test_a_checkpoint_without_a_scale_does_not_fit_half_precision(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def load_checkpoint(path: Path, method: nn.Module, optimizer: torch.optim.Optimi
         )
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         _lay_out_moments(optimizer)
-        precision.load_state_dict(TypeAdapter(dict[str, float]).validate_json(metadata.get("precision", "{}")))
+        precision.load_state_dict(TypeAdapter(dict[str, int | float]).validate_json(metadata.get("precision", "{}")))
     except (RuntimeError, ValueError, KeyError) as error:
         raise RunError(f"{path}: does not fit the settings of this run: {error}") from error
     return position
