@@ -4,9 +4,10 @@
 
 Generated scenes, random weights. The **floor** of a training step is the forward pass of the bare backbone and decoder
 on two views that lie on the device, the backward pass and the optimiser, measured before and after each row; that of
-prediction is the forward pass of what was trained on such images. Times are medians over the epochs after the first;
-the start of `context`, which comes once, has a column of its own. "own-schedule" is PiCIE's: it finds the centres in
-all cells of all views, and stores the labels of every view on disk, in passes of their own.
+prediction, of scenes as PNG and as JPEG, is the forward pass of what was trained on such images. Times are medians over
+the epochs after the first; the start of `context`, which comes once, has a column of its own. "own-schedule" is
+PiCIE's: it finds the centres in all cells of all views, and stores the labels of every view on disk, in passes of
+their own.
 """
 
 import statistics
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 import typer
 from lightning_fabric import Fabric
+from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
@@ -171,7 +173,18 @@ def main(
             own = make_settings(values if ROWS[name] is Context else plain)
             report_epochs(name, ROWS[name], own, root / "scenes" / "images", root / name, bare_step)
         if "context" in only.split(","):
-            report_prediction(root / "context", root / "scenes" / "images", device)
+            for suffix in (".png", ".jpg"):  # scenes are noisy, and so hard to pack: photographs come as JPEG
+                folder = as_files(root / "scenes" / "images", suffix)
+                report_prediction(root / "context", folder, device)
+
+
+def as_files(images: Path, suffix: str) -> Path:
+    """Return a folder of the images as files of one kind, beside them."""
+    folder = images.with_name(f"images{suffix}")
+    folder.mkdir()
+    for path in list_images(images):
+        Image.fromarray(read_image(path)).save(folder / f"{path.stem}{suffix}", quality=90)
+    return folder
 
 
 def make_bare_step(settings: Settings, device: str) -> Callable[[], None]:
@@ -256,16 +269,16 @@ def report_prediction(run: Path, images: Path, device: str) -> None:
                 bare_s.append(statistics.mean(seconds(lambda: trained(batch, where), n_batches)) / BATCH)
                 folded_s.append(statistics.mean(seconds(lambda: folded(batch, where), n_batches)) / BATCH)
             began = time.perf_counter()
-            verbs.predict(run, images, run / f"masks-{turn}-{half}", half=half, device=device)
+            verbs.predict(run, images, run / f"masks-{images.name}-{turn}-{half}", half=half, device=device)
             predict_s.append((time.perf_counter() - began) / len(paths))
         rate, bare, fold = (1 / statistics.median(took) for took in (predict_s, bare_s, folded_s))
         of_bare, of_folded = (
             [100 * own / s for own, s in zip(took, predict_s, strict=True)] for took in (bare_s, folded_s)
         )
         console.print(
-            f"predict{', half precision' if half else ''}: {rate:.1f} images/s; the forward pass at batch {BATCH} "
-            f"{bare:.1f} ({statistics.median(of_bare):.0f} %, {min(of_bare):.0f} to {max(of_bare):.0f}), with folded "
-            f"norms {fold:.1f} ({statistics.median(of_folded):.0f} %)"
+            f"predict, {images.name}{', half precision' if half else ''}: {rate:.1f} images/s; "
+            f"the forward pass at batch {BATCH} {bare:.1f} ({statistics.median(of_bare):.0f} %, {min(of_bare):.0f} to "
+            f"{max(of_bare):.0f}), with folded norms {fold:.1f} ({statistics.median(of_folded):.0f} %)"
         )
 
 

@@ -157,7 +157,7 @@ class Predictor:
         Args:
             resized: as `resized` returns them; only one, where that is longer than a tile.
         """
-        pixels_B3HW = torch.stack(list(resized))
+        pixels_B3HW = torch.stack([image.movedim(0, -1) for image in resized]).movedim(-1, 1)  # in channels-last
         long = self.tiling.is_needed(pixels_B3HW.shape[2:])
         whole = self.whole(self._tiles_that_stand_for(pixels_B3HW[0])) if long else None
         return self._over_tiles(pixels_B3HW, len(self.centers), functools.partial(self.score_tile, whole=whole))
@@ -248,7 +248,7 @@ class Predictor:
 
     def _to_network(self, pixels_B3HW: Tensor) -> Tensor:
         """Return uint8 pixels as the network takes them, float32 in 0-1 on its device."""
-        return (pixels_B3HW.to(self.centers.device).float() / 255).to(memory_format=torch.channels_last)
+        return (pixels_B3HW.to(self.centers.device) / 255).to(memory_format=torch.channels_last)
 
     def _over_tiles(self, pixels_B3HW: Tensor, n_channels: int, of_tile: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Look at images of one size tile by tile, and let what is found fade between tiles."""

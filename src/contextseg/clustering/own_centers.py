@@ -25,8 +25,8 @@ def own_centers(points_BND: Tensor, centers_KD: Tensor) -> Tensor:
         points_BND: float32, of unit length, or nearly.
         centers_KD: float32, of unit length.
     """
-    scores_BNK = points_BND @ centers_KD.T
-    members_BNK = torch.zeros_like(scores_BNK).scatter_(-1, scores_BNK.max(-1, keepdim=True).indices, 1)
+    scores_BKN = centers_KD @ points_BND.mT
+    members_BKN = (scores_BKN - scores_BKN.amax(1, keepdim=True)).sign() + 1  # 1 of the nearest: == takes longer
     kept = _CENTER_SHARE * points_BND.shape[1]
-    own_BKD = F.normalize(members_BNK.mT @ points_BND + kept * centers_KD, dim=-1)
+    own_BKD = F.normalize(members_BKN @ points_BND + kept * centers_KD, dim=-1)
     return F.normalize(torch.lerp(centers_KD.expand_as(own_BKD), own_BKD, _LEANING), dim=-1)

@@ -32,7 +32,7 @@ class PngWriter:
 
     def add(self, image: Path, name: Path, clusters_HW: npt.NDArray[np.unsignedinteger[Any]]) -> None:
         """Write the mask of one image."""
-        write_mask(self.out / name, self.values_K[clusters_HW], self.colours)
+        write_mask(self.out / name, self.values_K.take(clusters_HW), self.colours)
 
     def finish(self) -> None:
         """There is nothing left to write."""
