@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from contextseg import pixel_clusters
-from contextseg.pixel_clusters import CONFIDENCE_TEMPERATURE, best_cluster, best_ids
+from contextseg.pixel_clusters import CONFIDENCE_TEMPERATURE, best_cluster, best_ids, largest
 
 
 @pytest.mark.parametrize("band_values", [1, 500, 4 * 23 * 3, 2**25])
@@ -55,6 +55,20 @@ def test_best_cluster_by_hand():
     assert found.clusters.tolist() == [[0, 0, 1, 1]]
     expected = [1 / (1 + np.exp(-gap / CONFIDENCE_TEMPERATURE)) for gap in (0.4, 0.25, 0.05, 0.2)]
     np.testing.assert_allclose(found.confidence[0], expected, atol=1e-6)
+
+
+def test_the_first_of_equal_scores_is_the_largest():
+    scores = torch.tensor([0.5, 2.0, 1.0, 2.0, -1.0]).view(5, 1, 1).expand(5, 3, 4)
+    best, found = largest(scores)
+    assert (best == 2).all()
+    assert (found == 1).all()
+    assert (best_ids(scores, (6, 8)) == 1).all()
+
+
+def test_scores_that_are_not_numbers_are_some_cluster():
+    for scores in (torch.full((5, 3, 4), torch.nan), torch.randn(5, 3, 4).index_fill(2, torch.tensor(1), torch.nan)):
+        assert best_ids(scores, (6, 8)).max() < 5
+        assert best_cluster(scores, (6, 8)).clusters.max() < 5
 
 
 def test_equal_scores_have_the_least_confidence():

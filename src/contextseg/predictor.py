@@ -239,7 +239,7 @@ class Predictor:
         return [
             (pixels_3HW[:, top:bottom, left:right], coordinates_2hw[:, *_cells(top, bottom, left, right)], stand_hw)
             for (top, bottom, left, right), stand_hw in self.tiling.stand_ins(
-                list(self.tiling.spans(height)), list(self.tiling.spans(width)), (height, width)
+                self.tiling.spans(height), self.tiling.spans(width), (height, width)
             )
         ]
 
@@ -262,9 +262,9 @@ class Predictor:
             for left, right in self.tiling.spans(width):
                 cells = _cells(top, bottom, left, right)
                 found = of_tile(pixels_B3HW[..., top:bottom, left:right], coordinates_2hw[:, *cells])
-                ramp = self.tiling.ramp(bottom - top)[:, None] * self.tiling.ramp(right - left)[None, :]
-                total[..., *cells] += found.cpu() * ramp
-                weight[cells] += ramp
+                fading_hw = self.tiling.weights(bottom - top, right - left)
+                total[..., *cells] += found.cpu() * fading_hw
+                weight[cells] += fading_hw
         return total.div_(weight)
 
     def _working_size(self, image: NDArray[np.uint8]) -> tuple[int, int]:

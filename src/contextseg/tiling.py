@@ -4,7 +4,7 @@ Shape suffixes: h w cells of a tile.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,22 +48,17 @@ class Tiling:
         """Return whether an image of this size, (H, W), is longer than a tile."""
         return max(size) > self.tile_px
 
-    def spans(self, length_px: int) -> Iterator[Span]:
-        """Yield the (start, end) of tiles along one side; the last one ends with the side."""
-        start = 0
-        while start + self.tile_px < length_px:
-            yield start, start + self.tile_px
-            start += self.tile_px - self.overlap_px
-        yield max(0, length_px - self.tile_px), length_px
+    def spans(self, length_px: int) -> list[Span]:
+        """Return the (start, end) of tiles along one side; the last one ends with the side."""
+        starts = range(0, length_px - self.tile_px, self.tile_px - self.overlap_px)
+        return [*((start, start + self.tile_px) for start in starts), (max(0, length_px - self.tile_px), length_px)]
 
-    def ramp(self, length_px: int) -> Tensor:
-        """Weight of a tile's cells along one side: rises over the overlap at both ends, never 0.
+    def weights(self, height_px: int, width_px: int) -> Tensor:
+        """Return the weights of a tile's cells, (h, w): they rise over the overlap at each side, and are never 0.
 
         With the third power, since the border that the network was padded at is felt far into a tile.
         """
-        cells, fade = length_px // STRIDE_PX, max(1, self.overlap_px // STRIDE_PX)
-        rise = ((torch.arange(cells) + 1).clamp(max=fade) / fade) ** 3
-        return torch.minimum(rise, rise.flip(0))
+        return self._ramp(height_px)[:, None] * self._ramp(width_px)
 
     def stand_ins(self, rows: Sequence[Span], columns: Sequence[Span], size: tuple[int, int]) -> list[StandIn]:
         """Return a few tiles that are spread over an image, and which of their cells stand for all.
@@ -82,6 +77,11 @@ class Tiling:
             for row in rows
             for column in columns
         ]
+
+    def _ramp(self, length_px: int) -> Tensor:
+        cells, fade = length_px // STRIDE_PX, max(1, self.overlap_px // STRIDE_PX)
+        rise = ((torch.arange(cells) + 1).clamp(max=fade) / fade) ** 3
+        return torch.minimum(rise, rise.flip(0))
 
     def _core(self, start_px: int, end_px: int, length_px: int, step: int) -> Tensor:
         """Pick every so many of a tile's cells along one side, without half of the overlap with each neighbour."""

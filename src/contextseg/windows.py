@@ -22,6 +22,7 @@ from torch import Tensor
 
 from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX
 from contextseg.errors import SettingsError
+from contextseg.pixel_clusters import largest
 from contextseg.predictor import Predictor, SampledTile, Whole
 from contextseg.views.geometry import GeometricView
 
@@ -88,7 +89,7 @@ class _Strip:
 
     def some_tiles(self, is_valid: IsValid | None) -> list[SampledTile]:
         """Return a few tiles that stand for the strip: of those without data none, unless there are no others."""
-        rows = list(self.predictor.tiling.spans(self.padded[0]))
+        rows = self.predictor.tiling.spans(self.padded[0])
         found = self.predictor.tiling.stand_ins(rows, self.tiles, (self.padded[0], self.padded[1]))
         if is_valid is not None:
             found = [(box, stand_hw & self._with_data(box, is_valid)) for box, stand_hw in found]
@@ -112,7 +113,7 @@ class _Strip:
         weight_hw = torch.zeros(0, n_columns)
         first = done = 0  # the cell that the sums begin with, the pixel that is next
         needed_H = _upper(self.y_H, n_rows)
-        tiles = list(self.predictor.tiling.spans(self.padded[0]))
+        tiles = self.predictor.tiling.spans(self.padded[0])
         for (top, bottom), (next_top, _) in pairwise([*tiles, (self.padded[0], 0)]):
             grow = (0, 0, 0, bottom // STRIDE_PX - first - len(weight_hw))
             total_Khw, weight_hw = (F.pad(sums, grow) for sums in (total_Khw, weight_hw))
@@ -131,12 +132,12 @@ class _Strip:
         """Add the scores of one tile, in the middle the most, to the sums of its rows."""
         top, bottom, left, right = box
         scored_Khw = self.predictor.score_tile(self._tile(box)[None], self._coordinates(box), whole=whole)[0].cpu()
-        ramp_hw = self.predictor.tiling.ramp(bottom - top)[:, None] * self.predictor.tiling.ramp(right - left)[None, :]
+        fading_hw = self.predictor.tiling.weights(bottom - top, right - left)
         first = left // STRIDE_PX
         start, stop = max(first, self.cells.start), min(right // STRIDE_PX, self.cells.stop)
         own, shared = slice(start - first, stop - first), slice(start - self.cells.start, stop - self.cells.start)
-        total_Khw[:, :, shared] += (scored_Khw * ramp_hw)[:, :, own]
-        weight_hw[:, shared] += ramp_hw[:, own]
+        total_Khw[:, :, shared] += (scored_Khw * fading_hw)[:, :, own]
+        weight_hw[:, shared] += fading_hw[:, own]
 
     def _coordinates(self, box: tuple[int, int, int, int]) -> Tensor:
         """Return y and x of the cells of a tile in the whole image, (2, h, w)."""
@@ -171,7 +172,7 @@ class _Strip:
             scores_Khw = total_Khw[:, start - first : stop - first] / weight_hw[start - first : stop - first]
             at_rows = _between(scores_Khw, 1, y_H, n_rows, start)
             at_pixels = _between(at_rows, 2, self.x_W, n_columns, self.cells.start)
-            yield some, self.columns, at_pixels.max(0).indices.numpy()
+            yield some, self.columns, largest(at_pixels)[1]
 
     def _n_cells(self, axis: int) -> int:
         """Return how many cells hold a part of the image."""
