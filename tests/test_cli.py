@@ -224,7 +224,7 @@ def test_names_that_look_like_markup_or_yaml_are_told_and_read_as_they_are(scene
     assert "run[x] IMAGES" in told
     told = run("predict", tmp_path / "run[x]", tmp_path / "none[/set]", "-o", tmp_path / "masks", status=1)
     assert "none[/set]: no such folder" in told
-    weights = tmp_path / "my #1: b.safetensors"
+    weights = tmp_path / "my #1: b😀.safetensors"
     given = ["--backbone", "test_resnet", "--weights", weights]
     told = run("fit", images, "-o", tmp_path / "other", "--classes", "4", *given, *FAST, status=1)
     assert f"{weights.name}: no such file" in told

@@ -3,12 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from contextseg import ContextSegmenter, hide, merge, name
 from contextseg.colours import palette
 from contextseg.data.images import list_images, read_image
-from contextseg.errors import DataError, RunError, SettingsError
+from contextseg.errors import DataError, ImageError, RunError, SettingsError
 
 SMALL = {"method": "lab", "data": {"image_px": 64}, "views": {"frame_px": 64}, "clustering": {"max_points": 2000}}
 
@@ -82,3 +83,27 @@ def test_pictures_are_read_as_files_are(scenes: Path, tmp_path: Path) -> None:
         picture.save(tmp_path / file)
         found = segmenter.predict(picture).clusters
         assert np.array_equal(found, segmenter.predict(tmp_path / file).clusters)
+
+
+def test_pictures_are_turned_as_their_files_are(scenes: Path, tmp_path: Path) -> None:
+    segmenter = ContextSegmenter(4, run=tmp_path / "run", **SMALL).fit(scenes)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.fromarray(read_image(list_images(scenes)[0])).save(tmp_path / "turned.jpg", exif=exif)
+    with Image.open(tmp_path / "turned.jpg") as picture:
+        found = segmenter.predict(picture)
+    assert np.array_equal(found.clusters, segmenter.predict(tmp_path / "turned.jpg").clusters)
+
+
+def test_the_limit_of_pixels_is_that_of_the_settings(scenes: Path, tmp_path: Path) -> None:
+    small = SMALL | {"data": {"image_px": 64, "max_pixels": 64 * 96}}
+    segmenter = ContextSegmenter(4, run=tmp_path / "run", **small).fit(scenes)
+    Image.new("RGB", (97, 64)).save(tmp_path / "large.png")
+    with pytest.raises(ImageError, match="more than max_pixels = 6,144"):
+        segmenter.predict(tmp_path / "large.png")
+
+
+@pytest.mark.parametrize(("images", "message"), [([], "empty sequence"), ([np.zeros((0, 5, 3), np.uint8)], "expected")])
+def test_nothing_to_learn_from(images: list[NDArray[np.uint8]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        ContextSegmenter(4, **SMALL).fit(images)

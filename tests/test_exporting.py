@@ -263,6 +263,7 @@ def test_masks_need_images(run: Path, tmp_path: Path) -> None:
     ("options", "error", "message"),
     [
         ({"format": "cvat"}, SettingsError, "format: got 'cvat'; there are png, voc, .*, geotiff, npy and onnx"),
+        ({"format": "onnx", "device": "cuda"}, SettingsError, "device: got cuda, but an ONNX file is made on the CPU"),
         ({"format": "onnx"}, SettingsError, "images: got .*album, but an ONNX file is made of the run alone"),
         ({"format": "voc", "scale": 2.0}, SettingsError, "scale: got 2, but only geotiff reads it; the format is voc"),
         ({"format": "geotiff", "scale": 20.0}, SettingsError, r"scale: got 20; it must lie in 0\.1\.\.10"),

@@ -1,3 +1,5 @@
+import resource
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,12 @@ from contextseg import pixel_clusters
 from contextseg.pixel_clusters import CONFIDENCE_TEMPERATURE, best_cluster, best_ids, largest
 
 
-@pytest.mark.parametrize("band_values", [1, 500, 4 * 23 * 3, 2**25])
+@pytest.mark.parametrize("part_width", [5, 2048])
+@pytest.mark.parametrize("part_values", [1, 500, 4 * 23 * 3, 2**25])
 @pytest.mark.parametrize(("grid", "size"), [((5, 9), (37, 23)), ((8, 3), (8, 3)), ((9, 16), (4, 5)), ((1, 1), (3, 2))])
-def test_best_cluster_is_interpolation_argmax_and_softmax(monkeypatch, band_values, grid, size):
-    monkeypatch.setattr(pixel_clusters, "_BAND_VALUES", band_values)
+def test_best_cluster_is_interpolation_argmax_and_softmax(monkeypatch, part_values, part_width, grid, size):
+    monkeypatch.setattr(pixel_clusters, "_PART_VALUES", part_values)
+    monkeypatch.setattr(pixel_clusters, "_PART_WIDTH", part_width)
     scores = torch.randn(4, *grid, generator=torch.Generator().manual_seed(3))
     full = F.interpolate(scores[None], size=size, mode="bilinear", align_corners=False)[0]
     probability, best = (full / CONFIDENCE_TEMPERATURE).softmax(0).max(0)
@@ -55,6 +59,17 @@ def test_best_cluster_by_hand():
     assert found.clusters.tolist() == [[0, 0, 1, 1]]
     expected = [1 / (1 + np.exp(-gap / CONFIDENCE_TEMPERATURE)) for gap in (0.4, 0.25, 0.05, 0.2)]
     np.testing.assert_allclose(found.confidence[0], expected, atol=1e-6)
+
+
+def test_the_memory_of_a_strip_does_not_follow_its_length():
+    """The weights of 100,000 pixels in 6,000 cells would be 2.4 GB."""
+    scores = torch.randn(3, 2, 6000, generator=torch.Generator().manual_seed(0))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = best_ids(scores, (6, 100_000))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # kB
+    full = F.interpolate(scores[None], (6, 100_000), mode="bilinear")[0]
+    best = full.gather(0, torch.from_numpy(found.astype(np.int64))[None])[0]
+    torch.testing.assert_close(best, full.amax(0), atol=2e-3, rtol=0)  # its positions are rounded
 
 
 def test_the_first_of_equal_scores_is_the_largest():

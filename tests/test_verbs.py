@@ -198,7 +198,7 @@ def test_predict_in_threads_writes_what_one_by_one_does(
     expected = {path.relative_to(tmp_path / "one by one"): path for path in (tmp_path / "one by one").rglob("*.*")}
     if not confidence:
         expected = {name: path for name, path in expected.items() if name.parts[0] != "confidence"}
-    found = {path.relative_to(tmp_path / "out"): path for path in (tmp_path / "out").rglob("*.*")}
+    found = {path.relative_to(tmp_path / "out"): path for path in (tmp_path / "out").rglob("[!.]*.*")}
     assert found.keys() == expected.keys()
     for name, path in found.items():
         assert path.read_bytes() == expected[name].read_bytes()
@@ -541,3 +541,37 @@ def test_a_device_that_is_not_there_is_told(lab_run: Path, scenes: Path, tmp_pat
     ):
         with pytest.raises(SettingsError, match=f"device: got '{device}', which cannot be used here .*; cpu can"):
             verb()
+
+
+def test_masks_of_two_runs_are_not_mixed(lab_run: Path, scenes: Path, tmp_path: Path) -> None:
+    other = verbs.fit(scenes, tmp_path / "other", tiny(len(CLASSES), method="lab", seed=1)).path
+    verbs.predict(lab_run, scenes, tmp_path / "masks")
+    before = {path: path.read_bytes() for path in (tmp_path / "masks").rglob("*.*")}
+    with pytest.raises(RunError, match="masks: its masks are of another run; give another folder, or leave out"):
+        verbs.predict(other, scenes, tmp_path / "masks", resume=True)
+    assert {path: path.read_bytes() for path in before} == before
+    verbs.predict(other, scenes, tmp_path / "masks")
+    verbs.predict(other, scenes, tmp_path / "masks", resume=True)
+
+
+def test_resume_adds_the_confidence_that_is_missing(lab_run: Path, scenes: Path, tmp_path: Path) -> None:
+    verbs.predict(lab_run, scenes, tmp_path / "both", confidence=True)
+    verbs.predict(lab_run, scenes, tmp_path / "later")
+    verbs.predict(lab_run, scenes, tmp_path / "later", confidence=True, resume=True)
+    both, later = (
+        {path.relative_to(tmp_path / out): path.read_bytes() for path in (tmp_path / out).rglob("*.*")}
+        for out in ("both", "later")
+    )
+    assert later == both
+    assert any(name.parts[0] == "confidence" for name in later)
+
+
+def test_masks_need_a_folder(lab_run: Path, scenes: Path, tmp_path: Path) -> None:
+    (tmp_path / "mask.png").touch()
+    with pytest.raises(RunError, match=r"mask\.png: is a file; give a folder"):
+        verbs.predict(lab_run, scenes, tmp_path / "mask.png")
+
+
+def test_a_split_for_a_probe_wants_a_probe(lab_run: Path, scenes: Path) -> None:
+    with pytest.raises(SettingsError, match="probe_split=val says whose labels a probe reads, and there is none"):
+        verbs.evaluate(lab_run, scenes, probe_split="val")

@@ -182,7 +182,9 @@ def evaluate(
             "embeddings; writes RUN/scores-PROBE.json."
         ),
     ] = None,
-    probe_split: Annotated[str, typer.Option(help="The split whose labels the probe reads.")] = "train",
+    probe_split: Annotated[
+        str | None, typer.Option(help="The split whose labels the probe reads; train by default.")
+    ] = None,
     fresh_clusters: Annotated[
         Path | None,
         typer.Option(metavar="IMAGES", help="Cluster the embeddings of these images afresh by k-means, as PiCIE does."),
@@ -444,7 +446,10 @@ def _given(options: Mapping[str, object], assignments: Sequence[str] | None) -> 
     Texts are quoted, so that a file called ``my #1.safetensors`` is not read as YAML.
     """
     given = {key: value for key, value in options.items() if value is not None}
-    quoted = {key: value if isinstance(value, int) else json.dumps(str(value)) for key, value in given.items()}
+    quoted = {
+        key: value if isinstance(value, int) else json.dumps(str(value), ensure_ascii=False)
+        for key, value in given.items()
+    }
     return [*(f"{key}={value}" for key, value in quoted.items()), *(assignments or [])]
 
 

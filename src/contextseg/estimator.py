@@ -15,11 +15,11 @@ from rich.console import Console
 
 from contextseg.classes import Classes
 from contextseg.conventions import ignore_value
-from contextseg.data.images import read_image, to_rgb
+from contextseg.data.images import read_image, rgb_array
 from contextseg.errors import DataError, RunError
 from contextseg.export.indexed_png import overlay
 from contextseg.pixel_clusters import Prediction
-from contextseg.predictor import Predictor
+from contextseg.predictor import Predictor, checked
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings, make_settings
 from contextseg.training.fit import fit
@@ -88,8 +88,10 @@ class ContextSegmenter:
             self.run_ = fit(Path(images), out, self.settings, console=console)
         else:
             with tempfile.TemporaryDirectory(prefix="contextseg-") as folder:
+                if not images:
+                    raise DataError("there are no images: got an empty sequence")
                 for index, image in enumerate(images):
-                    Image.fromarray(_to_array(image)).save(Path(folder) / f"{index:08d}.png", compress_level=1)
+                    Image.fromarray(self._array(image)).save(Path(folder) / f"{index:08d}.png", compress_level=1)
                 self.run_ = fit(Path(folder), out, self.settings, console=console)
         self._predictor = Predictor.load(self.run_)
         return self
@@ -101,7 +103,7 @@ class ContextSegmenter:
             RunError: there is nothing to predict with before `fit`.
             ImageError: the file cannot be read.
         """
-        return self._fitted().predict(_to_array(image))
+        return self._fitted().predict(self._array(image))
 
     def overlay(self, image: Picture, *, alpha: float = 0.5) -> Image.Image:
         """Return an image of any size under its classes, in the colours, merges and hidden classes of the run.
@@ -115,7 +117,7 @@ class ContextSegmenter:
             ImageError: the file cannot be read.
             DataError: alpha is out of range.
         """
-        pixels = _to_array(image)
+        pixels = self._array(image)
         clusters, classes = self._fitted().clusters(pixels), self._classes()
         shown_HW = classes.values(background=ignore_value(len(classes.entries)))[clusters]
         return Image.fromarray(overlay(pixels, shown_HW, classes.colours_K3, alpha))
@@ -145,12 +147,7 @@ class ContextSegmenter:
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return Path(folder)
 
-
-def _to_array(image: Picture) -> NDArray[np.uint8]:
-    if isinstance(image, str | Path):
-        return read_image(Path(image))
-    if isinstance(image, Image.Image):
-        return np.asarray(to_rgb(image))
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise DataError(f"got an array of shape {image.shape} and dtype {image.dtype}, expected (H, W, 3) uint8 RGB")
-    return image
+    def _array(self, image: Picture) -> NDArray[np.uint8]:
+        if isinstance(image, str | Path):
+            return read_image(Path(image), max_pixels=self.settings.data.max_pixels)
+        return checked(rgb_array(image) if isinstance(image, Image.Image) else image)

@@ -66,6 +66,8 @@ def export(
     folder = RunFolder.open(run)
     classes = Classes.read(folder.classes, folder.settings().n_classes)
     if format == "onnx":
+        if device != "cpu":
+            raise SettingsError(f"device: got {device}, but an ONNX file is made on the CPU; leave it out")
         if images is not None:
             raise SettingsError(f"images: got {images}, but an ONNX file is made of the run alone; leave them out")
         write_onnx(Predictor.load(folder), out, classes)

@@ -1,7 +1,7 @@
 """From the scores of an image's cells to the clusters of its pixels.
 
-The scores are brought to the image's own size before the best cluster is taken, a band of rows at a time, so that
-memory does not follow the size of the image.
+The scores are brought to the image's own size before the best cluster is taken, part by part, so that memory does not
+follow the size of the image.
 
 Shape suffixes: K clusters, h w cells, H W pixels.
 """
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -22,7 +21,8 @@ from contextseg.colours import palette
 
 CONFIDENCE_TEMPERATURE = 0.1
 """Divides the scores before the softmax whose largest value is the confidence: ours, as cosines lie close together."""
-_BAND_VALUES = 2**21  # scores that exist at full size at one time: several threads may be here, and more is no faster
+_PART_WIDTH = 1024  # pixels; wider images are cut
+_PART_VALUES = 2**21  # scores that exist at full size at one time: several threads may be here, and more is no faster
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,18 @@ def best_cluster(scores_Khw: Tensor, size: tuple[int, int]) -> Prediction:
     """Bring scores to an image's size and take the best cluster of each pixel.
 
     Equal to ``F.interpolate(scores, size, mode="bilinear", align_corners=False)`` followed by argmax and softmax, but
-    computed in bands of rows.
+    computed part by part.
 
     Args:
         scores_Khw: float32.
         size: (H, W) in pixels.
     """
     clusters, confidence = np.empty(size, _dtype(scores_Khw)), np.empty(size, np.float32)
-    for rows, at_pixels_KrW in _bands(scores_Khw, size):
-        best_rW, clusters[rows] = largest(at_pixels_KrW)
-        rest_KrW = at_pixels_KrW.sub_(best_rW).div_(CONFIDENCE_TEMPERATURE)
+    for part, at_pixels_Krc in _parts(scores_Khw, size):
+        best_rc, clusters[part] = largest(at_pixels_Krc)
+        rest_Krc = at_pixels_Krc.sub_(best_rc).div_(CONFIDENCE_TEMPERATURE)
         # the softmax at its largest value, without the others
-        confidence[rows] = rest_KrW.exp_().sum(0).reciprocal_().numpy()
+        confidence[part] = rest_Krc.exp_().sum(0).reciprocal_().numpy()
     return Prediction(clusters, confidence)
 
 
@@ -70,8 +70,8 @@ def best_ids(scores_Khw: Tensor, size: tuple[int, int]) -> NDArray[np.unsignedin
     clusters = np.empty(size, _dtype(scores_Khw))
     possible_k = _possible(scores_Khw)
     ids_k = possible_k.numpy().astype(clusters.dtype)
-    for rows, at_pixels_krW in _bands(scores_Khw[possible_k], size):
-        clusters[rows] = ids_k.take(largest(at_pixels_krW)[1])
+    for part, at_pixels_krc in _parts(scores_Khw[possible_k], size):
+        clusters[part] = ids_k.take(largest(at_pixels_krc)[1])
     return clusters
 
 
@@ -113,21 +113,30 @@ def _dtype(scores_Khw: Tensor) -> type[np.unsignedinteger[Any]]:
     return np.uint8 if len(scores_Khw) <= 256 else np.uint16
 
 
-def _bands(scores_Khw: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
-    """Yield bands of rows of an image, each with the scores of its pixels, (K, rows, W).
+def _parts(scores_Khw: Tensor, size: tuple[int, int]) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
+    """Yield parts of an image, rows and columns, each with the scores of its pixels, (K, r, c).
 
     Interpolation is linear in the scores, and as products of matrices it takes a third of the time.
     """
-    n_clusters, *grid = scores_Khw.shape
-    down_Hh, across_Ww = (_interpolation(new, old) for new, old in zip(size, grid, strict=True))
-    band = max(1, _BAND_VALUES // (n_clusters * size[1]))
-    for top in range(0, size[0], band):
-        rows = slice(top, min(top + band, size[0]))
-        sources_h = down_Hh[rows].any(0)
-        yield rows, down_Hh[rows, sources_h] @ (scores_Khw[:, sources_h] @ across_Ww.T)
+    n_clusters, height, width = scores_Khw.shape
+    for columns in _blocks(size[1], _PART_WIDTH):
+        across_w, across_cw = _interpolation(columns, size[1], width)
+        for rows in _blocks(size[0], max(1, _PART_VALUES // (n_clusters * len(across_cw)))):
+            down_h, down_rh = _interpolation(rows, size[0], height)
+            yield (rows, columns), down_rh @ (scores_Khw[:, down_h, across_w] @ across_cw.T)
 
 
-def _interpolation(new: int, old: int) -> Tensor:
-    """Return the weights of old values in new ones, (new, old): bilinear, half-pixel centres."""
-    weights_on: Tensor = F.interpolate(torch.eye(old)[None], new, mode="linear", align_corners=False)[0]
-    return weights_on.T.contiguous()
+def _blocks(length: int, longest: int) -> Iterator[slice]:
+    return (slice(start, min(start + longest, length)) for start in range(0, length, longest))
+
+
+def _interpolation(pixels: slice, n_pixels: int, n_cells: int) -> tuple[slice, Tensor]:
+    """Return the cells that some pixels of one side lie between, and their weights in them, (pixels, cells).
+
+    Bilinear, half-pixel centres: a weight falls from 1 at a cell's centre to 0 at its neighbours'.
+    """
+    positions = (torch.arange(pixels.start, pixels.stop, dtype=torch.float64) + 0.5) * (n_cells / n_pixels) - 0.5
+    positions = positions.clamp(0, n_cells - 1)
+    cells = slice(int(positions[0]), min(int(positions[-1]) + 2, n_cells))
+    apart = (positions[:, None] - torch.arange(cells.start, cells.stop)).abs()
+    return cells, (1 - apart).clamp(min=0).float()

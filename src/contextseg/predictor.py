@@ -132,11 +132,11 @@ class Predictor:
         Raises:
             DataError: it is not such an array.
         """
-        return best_cluster(self.score(_checked(image)), (image.shape[0], image.shape[1]))
+        return best_cluster(self.score(checked(image)), (image.shape[0], image.shape[1]))
 
     def clusters(self, image: NDArray[np.uint8]) -> NDArray[np.unsignedinteger[Any]]:
         """Predict the clusters of one image alone, in less time: (H, W), as `predict` does."""
-        return best_ids(self.score(_checked(image)), (image.shape[0], image.shape[1]))
+        return best_ids(self.score(checked(image)), (image.shape[0], image.shape[1]))
 
     def score(self, image: NDArray[np.uint8]) -> Tensor:
         """Return the scores of an image's cells for the clusters, (K, h, w) float32, on the resized image's grid."""
@@ -281,7 +281,12 @@ def _cells(top: int, bottom: int, left: int, right: int) -> tuple[slice, slice]:
     return slice(top // STRIDE_PX, bottom // STRIDE_PX), slice(left // STRIDE_PX, right // STRIDE_PX)
 
 
-def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image as it is.
+
+    Raises:
+        DataError: it is not (H, W, 3) uint8 RGB, or empty.
+    """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise DataError(f"got an array of shape {image.shape} and dtype {image.dtype}, expected (H, W, 3) uint8 RGB")
     return image

@@ -44,8 +44,8 @@ class RunFolder:
         path: the folder.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
 
     @classmethod
     def create(cls, path: Path, settings: Settings) -> Self:
@@ -60,16 +60,16 @@ class RunFolder:
         return run
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: str | Path) -> Self:
         """Open a run that exists.
 
         Raises:
             RunError: the folder is missing or holds no run, or a newer version has made it.
         """
-        if not (path / "settings.yaml").is_file():
-            raise RunError(f"{path}: holds no run (no settings.yaml); `contextseg fit IMAGES -o {path}` makes one")
         run = cls(path)
-        meta = run.meta() if (path / "meta.json").exists() else {}
+        if not (run.path / "settings.yaml").is_file():
+            raise RunError(f"{path}: holds no run (no settings.yaml); `contextseg fit IMAGES -o {path}` makes one")
+        meta = run.meta() if (run.path / "meta.json").exists() else {}
         if meta.get("format", FORMAT) > FORMAT:
             raise RunError(
                 f"{path}: was made by contextseg {meta['contextseg']}, in format {meta['format']}; "

@@ -80,6 +80,12 @@ class ViewSettings(Section):
         return self
 
 
+_NOT_OPTIONS = {
+    *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
+    *("num_classes", "features_only"),
+}
+
+
 class BackboneSettings(Section):
     """The network that turns an image into feature maps."""
 
@@ -105,6 +111,15 @@ class BackboneSettings(Section):
     std: tuple[float, float, float] | None = Field(
         None, description="RGB standard deviation that divides (default: timm's for that name)"
     )
+
+    @model_validator(mode="after")
+    def _options_change_the_network_alone(self) -> Self:
+        """What network it is, and what it starts from, is said above: no options load weights past that."""
+        if refused := sorted(_NOT_OPTIONS & self.options.keys()):
+            raise ValueError(
+                f"options may not set {refused[0]}; backbone.weights or backbone.pretrained name the start"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:

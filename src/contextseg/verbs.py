@@ -4,6 +4,7 @@ Where torchrun has started several processes, each predicts its share of the ima
 """
 
 import functools
+import hashlib
 import itertools
 import operator
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +31,7 @@ from contextseg.evaluation.scores import Scores, score
 from contextseg.export.indexed_png import PngWriter, is_written, write_confidence
 from contextseg.export.names import mask_names
 from contextseg.exporting import export
+from contextseg.files import write_atomically
 from contextseg.fresh_clusters import cluster_afresh
 from contextseg.naming import hide, merge, name
 from contextseg.pixel_clusters import best_cluster, best_ids
@@ -41,6 +43,8 @@ from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
 from contextseg.training.fit import fit, pretrain
 from contextseg.training.processes import own_device, process_errors
+
+_CLUSTERS = ".clusters"  # beside masks: tells the clusters that they are of, for `resume`
 
 __all__ = ["evaluate", "export", "fit", "hide", "merge", "name", "predict", "pretrain"]
 
@@ -87,8 +91,8 @@ def predict(
         Name and reason of each image that was left out.
 
     Raises:
-        RunError: the run is not finished, `out` is its folder or that of the images, or a mask would
-            replace an image; or with `resume`, classes were merged or hidden since.
+        RunError: the run is not finished, `out` is a file, its folder or that of the images, or a mask would
+            replace an image; or with `resume`, the masks are of another run, or classes were merged or hidden since.
         ClassesError: its classes.json is malformed.
         DataError: there are no images, none of them can be used, or two of them would have one mask.
         SettingsError: there is no such device, or it does not multiply in half precision.
@@ -98,13 +102,22 @@ def predict(
     targets = mask_names(list_images(images), images)
     n_classes = predictor.settings.n_classes
     classes = Classes.numbered(n_classes) if raw else Classes.read(folder.classes, n_classes)
+    clusters = hashlib.sha256(predictor.centers.cpu().numpy().tobytes()).hexdigest()
     _check_out(out, folder, images, targets, confidence=confidence)
     n_images = len(targets)
     if resume:
-        first_does(lambda: _check_same_meaning(out, classes))
+        first_does(lambda: _check_same_meaning(out, classes, clusters))
     masks = first_does(lambda: PngWriter(out, classes))  # it writes classes.json
+    first_does(lambda: write_atomically(out / _CLUSTERS, clusters.encode()))
     if resume:  # asked by one process, before any of them writes
-        targets = first_does(lambda: {path: target for path, target in targets.items() if not is_written(out / target)})
+        kinds = (out, out / "confidence") if confidence else (out,)
+        targets = first_does(
+            lambda: {
+                path: target
+                for path, target in targets.items()
+                if not all(is_written(folder / target) for folder in kinds)
+            }
+        )
     own = share(list(targets))
     left_out: list[tuple[str, str]] = []
 
@@ -145,6 +158,8 @@ def predict(
 
 def _check_out(out: Path, run: RunFolder, images: Path, targets: Mapping[Path, Path], *, confidence: bool) -> None:
     """Refuse a folder where masks would replace images, lie among them or replace the names that a person has given."""
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out}: is a file; give a folder, which the masks are written to")
     if out.resolve() == run.path.resolve():
         raise RunError(f"{out}: is the run itself; give another folder, so that its classes.json stays as it is")
     if out.resolve() == (images if images.is_dir() else images.parent).resolve():
@@ -162,8 +177,14 @@ def _check_out(out: Path, run: RunFolder, images: Path, targets: Mapping[Path, P
         raise RunError(f"{there[min(lost)]}: is one of the images, and a mask would replace it; give another folder")
 
 
-def _check_same_meaning(masks: Path, classes: Classes) -> None:
-    """Refuse to add masks to some that were written before classes were merged or hidden."""
+def _check_same_meaning(masks: Path, classes: Classes, clusters: str) -> None:
+    """Refuse to add masks to some of other clusters, or that were written before classes were merged or hidden."""
+    of_masks = masks / _CLUSTERS
+    if of_masks.exists() and of_masks.read_text() != clusters:
+        raise RunError(
+            f"{masks}: its masks are of another run; give another folder, or leave out --resume to write all masks "
+            "again"
+        )
     if (masks / "classes.json").exists():
         before = Classes.read(masks / "classes.json", len(classes.entries))
         if not np.array_equal(before.values(background=IGNORE_16), classes.values(background=IGNORE_16)):
@@ -181,7 +202,7 @@ def evaluate(
     split: str | None = None,
     data_set: str | None = None,
     probe: str | None = None,
-    probe_split: str = "train",
+    probe_split: str | None = None,
     fresh_clusters: Path | None = None,
     flip: bool = False,
     refine: bool = False,
@@ -204,7 +225,7 @@ def evaluate(
         split: one split of it, such as "val"; all by default.
         data_set: its name in `DATA_SETS`; by default the first that fits the folder.
         probe: instead of the clusters, a classifier on the frozen embeddings: a name in `contextseg.probes.PROBES`.
-        probe_split: the split whose labels the probe reads.
+        probe_split: the split whose labels the probe reads; "train" by default.
         fresh_clusters: a folder of images, such as the training images, whose embeddings are clustered afresh by
             k-means, as PiCIE does; the clusters of the run are not used and stay as they are.
         flip: average the scores with those of the mirrored image.
@@ -220,7 +241,8 @@ def evaluate(
         SettingsError: there is no such probe, it would be scored on labels that it has read, or two options exclude
             each other.
     """
-    _check_options(probe, fresh_clusters, merged)
+    _check_options(probe, probe_split, fresh_clusters, merged)
+    probe_split = probe_split or "train"
     console = console or Console(quiet=True)
     folder = RunFolder.open(run)
     predictor = Predictor.load(folder, device=own_device(device))
@@ -262,7 +284,9 @@ def evaluate(
     return result
 
 
-def _check_options(probe: str | None, fresh_clusters: Path | None, merged: bool) -> None:
+def _check_options(probe: str | None, probe_split: str | None, fresh_clusters: Path | None, merged: bool) -> None:
+    if probe_split is not None and probe is None:
+        raise SettingsError(f"probe_split={probe_split} says whose labels a probe reads, and there is none; set probe")
     if probe is not None and fresh_clusters is not None:
         raise SettingsError(f"probe={probe} uses no clusters, so fresh_clusters has no effect; leave one of them out")
     if merged and (other := "probe" if probe is not None else "fresh_clusters" if fresh_clusters is not None else None):

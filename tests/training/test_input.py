@@ -10,7 +10,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
+from contextseg.errors import SettingsError, WeightsError
 from contextseg.models.backbone import create_net
+from contextseg.models.input_convention import with_metadata
 from contextseg.run_folder import RunFolder
 from contextseg.settings import BackboneSettings, Settings, make_settings
 from contextseg.training.fit import fit
@@ -62,3 +64,28 @@ def test_what_the_user_states_is_used(scenes: Path, tmp_path: Path, weights: Pat
     found = run.settings().backbone
     assert found.mean == (0.1, 0.2, 0.3)
     assert found.options == {}
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ("{not json", "cannot be used"),
+        ("[1]", "cannot be used"),
+        ('{"mean": [1, 2]}', "cannot be used"),
+        ('{"unknown": 1}', "cannot be used"),
+        ('{"options": [1]}', "cannot be used"),
+        ('{"options": {"pretrained": true}}', "options may not set pretrained"),
+        ('{"options": {"pretrained_cfg_overlay": {"url": "http://localhost"}}}', "may not set pretrained_cfg_overlay"),
+    ],
+)
+def test_what_a_file_says_of_itself_is_checked(tmp_path: Path, stated: str, message: str) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"weight": torch.zeros(1)}, path, {"contextseg": stated})
+    with pytest.raises(WeightsError, match=rf"w\.safetensors: its metadata 'contextseg' .*{message}"):
+        with_metadata(BackboneSettings(name="resnet18", weights=path))
+
+
+@pytest.mark.parametrize("option", ["pretrained", "pretrained_cfg", "checkpoint_path", "num_classes"])
+def test_options_load_nothing(option: str) -> None:
+    with pytest.raises(SettingsError, match=f"options may not set {option}"):
+        make_settings({"n_classes": 4, "backbone": {"options": {option: True}}})

@@ -353,8 +353,7 @@ def _decode(path: Path, file: BinaryIO, max_pixels: int, draft_px: int | None) -
     if draft_px is not None:
         image.draft(None, (draft_px, draft_px))
     with without_pillow_limit() if n_pixels > _LARGE_PIXELS else nullcontext():
-        image.load()
-        return np.array(_upright(image, to_rgb(image)))
+        return rgb_array(image)
 
 
 @contextmanager
@@ -371,6 +370,12 @@ def without_pillow_limit() -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def rgb_array(image: Image.Image) -> NDArray[np.uint8]:
+    """Return an image that Pillow has read, (H, W, 3) uint8, by the rules of `read_image`."""
+    image.load()
+    return np.array(_upright(image, to_rgb(image)))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -15,11 +15,13 @@ from typing import Any
 
 import timm
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, IMAGENET_INCEPTION_MEAN
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from contextseg.errors import WeightsError
 from contextseg.models.backbone import Backbone, create_net, load_weights
 from contextseg.settings import FROM_RANDOM, BackboneSettings
 
@@ -57,16 +59,25 @@ def metadata_of(backbone: Backbone, settings: BackboneSettings, start: str) -> d
 
 
 def with_metadata(settings: BackboneSettings) -> BackboneSettings:
-    """Fill in what the weights' file says of itself, where the settings leave it open."""
+    """Fill in what the weights' file says of itself, where the settings leave it open.
+
+    Raises:
+        WeightsError: what it says makes no sense.
+    """
     if settings.weights is None:
         return settings
     try:
         with safe_open(settings.weights, framework="pt") as file:
-            stated = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+            text = (file.metadata() or {}).get(_METADATA, "{}")
     except (OSError, SafetensorError):  # of another format; or it cannot be read, which is said where it is loaded
         return settings
-    options = {**stated.get("options", {}), **settings.options}
-    return BackboneSettings.model_validate({**stated, **settings.model_dump(exclude_none=True), "options": options})
+    try:
+        stated = TypeAdapter(dict[str, Any]).validate_json(text)
+        options = {**stated.get("options", {}), **settings.options}
+        return BackboneSettings.model_validate({**stated, **settings.model_dump(exclude_none=True), "options": options})
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise WeightsError(f"{settings.weights}: its metadata '{_METADATA}' cannot be used: {reason}") from error
 
 
 def is_stated(settings: BackboneSettings) -> bool:
