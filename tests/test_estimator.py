@@ -21,7 +21,8 @@ def test_folder_files_arrays_and_pictures_are_the_same(scenes: Path, tmp_path: P
     for path in paths:
         with Image.open(path) as picture:
             pictures.append(picture.convert("RGB"))
-    inputs = [scenes, str(scenes), paths, [read_image(path) for path in paths], pictures]
+    arrays = [read_image(path) for path in paths]
+    inputs = [scenes, str(scenes), paths, arrays, np.stack(arrays), pictures]
     predictions = [ContextSegmenter(4, **SMALL).fit(given).predict(image) for given in inputs]
     for prediction in predictions[1:]:
         assert np.array_equal(prediction.clusters, predictions[0].clusters)

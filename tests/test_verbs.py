@@ -6,6 +6,7 @@ import re
 import shutil
 import threading
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
@@ -543,15 +544,27 @@ def test_a_device_that_is_not_there_is_told(lab_run: Path, scenes: Path, tmp_pat
             verb()
 
 
-def test_masks_of_two_runs_are_not_mixed(lab_run: Path, scenes: Path, tmp_path: Path) -> None:
+def test_masks_of_two_runs_are_not_mixed(
+    lab_run: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(*_: object) -> Iterator[None]:
+        raise KeyboardInterrupt
+        yield
+
     other = verbs.fit(scenes, tmp_path / "other", tiny(len(CLASSES), method="lab", seed=1)).path
     verbs.predict(lab_run, scenes, tmp_path / "masks")
     before = {path: path.read_bytes() for path in (tmp_path / "masks").rglob("*.*")}
     with pytest.raises(RunError, match="masks: its masks are of another run; give another folder, or leave out"):
         verbs.predict(other, scenes, tmp_path / "masks", resume=True)
     assert {path: path.read_bytes() for path in before} == before
-    verbs.predict(other, scenes, tmp_path / "masks")
+    with monkeypatch.context() as stopped:
+        stopped.setattr(verbs, "map_looks", broken_off)
+        with pytest.raises(KeyboardInterrupt):
+            verbs.predict(other, scenes, tmp_path / "masks")
     verbs.predict(other, scenes, tmp_path / "masks", resume=True)
+    verbs.predict(other, scenes, tmp_path / "alone")
+    for path in list_images(tmp_path / "alone"):
+        assert path.read_bytes() == (tmp_path / "masks" / path.name).read_bytes()
 
 
 def test_resume_adds_the_confidence_that_is_missing(lab_run: Path, scenes: Path, tmp_path: Path) -> None:

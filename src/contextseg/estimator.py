@@ -88,7 +88,7 @@ class ContextSegmenter:
             self.run_ = fit(Path(images), out, self.settings, console=console)
         else:
             with tempfile.TemporaryDirectory(prefix="contextseg-") as folder:
-                if not images:
+                if len(images) == 0:
                     raise DataError("there are no images: got an empty sequence")
                 for index, image in enumerate(images):
                     Image.fromarray(self._array(image)).save(Path(folder) / f"{index:08d}.png", compress_level=1)

@@ -79,7 +79,8 @@ def predict(
     Args:
         run: a finished run.
         images: a folder that is searched with its subfolders, or one image.
-        out: where the masks go, with a copy of the run's classes.json; made if need be.
+        out: where the masks go, with a copy of the run's classes.json; made if need be. A hidden file tells the
+            clusters that the masks are of.
         confidence: write ``out/confidence/*.png`` too, 8-bit, 255 is certain.
         raw: write the clusters as they were found: nothing merged, nothing hidden.
         resume: leave the masks that are there as they are, and write those that are missing.
@@ -91,7 +92,7 @@ def predict(
         Name and reason of each image that was left out.
 
     Raises:
-        RunError: the run is not finished, `out` is a file, its folder or that of the images, or a mask would
+        RunError: the run is not finished, `out` is a file, the run's folder or that of the images, or a mask would
             replace an image; or with `resume`, the masks are of another run, or classes were merged or hidden since.
         ClassesError: its classes.json is malformed.
         DataError: there are no images, none of them can be used, or two of them would have one mask.
@@ -107,6 +108,8 @@ def predict(
     n_images = len(targets)
     if resume:
         first_does(lambda: _check_same_meaning(out, classes, clusters))
+    else:
+        first_does(lambda: _remove_masks_of_others(out, clusters, targets.values()))
     masks = first_does(lambda: PngWriter(out, classes))  # it writes classes.json
     first_does(lambda: write_atomically(out / _CLUSTERS, clusters.encode()))
     if resume:  # asked by one process, before any of them writes
@@ -179,8 +182,7 @@ def _check_out(out: Path, run: RunFolder, images: Path, targets: Mapping[Path, P
 
 def _check_same_meaning(masks: Path, classes: Classes, clusters: str) -> None:
     """Refuse to add masks to some of other clusters, or that were written before classes were merged or hidden."""
-    of_masks = masks / _CLUSTERS
-    if of_masks.exists() and of_masks.read_text() != clusters:
+    if _are_of_others(masks, clusters):
         raise RunError(
             f"{masks}: its masks are of another run; give another folder, or leave out --resume to write all masks "
             "again"
@@ -192,6 +194,19 @@ def _check_same_meaning(masks: Path, classes: Classes, clusters: str) -> None:
                 f"{masks}: its masks were written before classes were merged or hidden; give another folder, or leave "
                 "out --resume to write all masks again"
             )
+
+
+def _remove_masks_of_others(masks: Path, clusters: str, targets: Iterable[Path]) -> None:
+    """Remove what will be replaced: broken off and resumed, masks of other clusters would pass for those of these."""
+    if _are_of_others(masks, clusters):
+        for target in targets:
+            (masks / target).unlink(missing_ok=True)
+            (masks / "confidence" / target).unlink(missing_ok=True)
+
+
+def _are_of_others(masks: Path, clusters: str) -> bool:
+    told = masks / _CLUSTERS
+    return told.exists() and told.read_bytes() != clusters.encode()
 
 
 @process_errors()

@@ -214,7 +214,7 @@ def test_each_mask_is_written_once_and_both_tell_what_is_left_out(images: Path, 
     assert [Path(name).name for name, _ in expected] == ["0003.png", "0008.png", "0009.png"]
     assert both(verbs.predict, lab_run, tmp_path / "in", tmp_path / "two") == [expected] * 2
     names = {path.name for path in (tmp_path / "one").iterdir()}
-    assert len(names) == 11 + 1  # and classes.json
+    assert len(names) == 11 + 2  # and classes.json and .clusters
     assert {path.name for path in (tmp_path / "two").iterdir()} == names
     for name in names:
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
