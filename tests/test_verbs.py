@@ -567,6 +567,14 @@ def test_masks_of_two_runs_are_not_mixed(
         assert path.read_bytes() == (tmp_path / "masks" / path.name).read_bytes()
 
 
+def test_images_are_never_removed_as_masks_of_another_run(lab_run: Path, scenes: Path, tmp_path: Path) -> None:
+    shutil.copytree(scenes / "images", tmp_path / "confidence")
+    before = {path: path.read_bytes() for path in (tmp_path / "confidence").iterdir()}
+    (tmp_path / ".clusters").write_text("others")
+    verbs.predict(lab_run, tmp_path / "confidence", tmp_path)
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_resume_adds_the_confidence_that_is_missing(lab_run: Path, scenes: Path, tmp_path: Path) -> None:
     verbs.predict(lab_run, scenes, tmp_path / "both", confidence=True)
     verbs.predict(lab_run, scenes, tmp_path / "later")

@@ -31,7 +31,7 @@ from contextseg.evaluation.scores import Scores, score
 from contextseg.export.indexed_png import PngWriter, is_written, write_confidence
 from contextseg.export.names import mask_names
 from contextseg.exporting import export
-from contextseg.files import write_atomically
+from contextseg.files import write_atomically, write_errors
 from contextseg.fresh_clusters import cluster_afresh
 from contextseg.naming import hide, merge, name
 from contextseg.pixel_clusters import best_cluster, best_ids
@@ -109,7 +109,7 @@ def predict(
     if resume:
         first_does(lambda: _check_same_meaning(out, classes, clusters))
     else:
-        first_does(lambda: _remove_masks_of_others(out, clusters, targets.values()))
+        first_does(lambda: _remove_masks_of_others(out, clusters, targets))
     masks = first_does(lambda: PngWriter(out, classes))  # it writes classes.json
     first_does(lambda: write_atomically(out / _CLUSTERS, clusters.encode()))
     if resume:  # asked by one process, before any of them writes
@@ -196,12 +196,14 @@ def _check_same_meaning(masks: Path, classes: Classes, clusters: str) -> None:
             )
 
 
-def _remove_masks_of_others(masks: Path, clusters: str, targets: Iterable[Path]) -> None:
+def _remove_masks_of_others(masks: Path, clusters: str, targets: Mapping[Path, Path]) -> None:
     """Remove what will be replaced: broken off and resumed, masks of other clusters would pass for those of these."""
     if _are_of_others(masks, clusters):
-        for target in targets:
-            (masks / target).unlink(missing_ok=True)
-            (masks / "confidence" / target).unlink(missing_ok=True)
+        images = {path.resolve() for path in targets}
+        for folder, target in itertools.product((masks, masks / "confidence"), targets.values()):
+            if (folder / target).resolve() not in images:
+                with write_errors(folder / target):
+                    (folder / target).unlink(missing_ok=True)
 
 
 def _are_of_others(masks: Path, clusters: str) -> bool:
