@@ -76,7 +76,7 @@ ROWS: dict[str, tuple[str | None, list[str]]] = {
     # parts of the embedding
     **{
         f"context-no-{part}": (None, [*CONTEXT, *cae_without(part)])
-        for part in ("projection", "global_context", "geometry", "appearance", "own_centers")
+        for part in ("projection", "to_the_end", "global_context", "geometry", "appearance", "own_centers")
     },
     "context-bilateral": (None, [*CONTEXT, "context.embedding.bilateral=true"]),
     # what is ours besides

@@ -288,6 +288,11 @@ def test_context_leans_on_what_it_learns_where_the_start_knows_little(start, rat
     settings = made(**start)
     assert (settings.training.learning_rate, settings.context.guidance.teacher) == (rate, teacher)
     assert f"teacher: {teacher}" in settings.to_yaml()
+    assert settings.context.embedding.to_the_end == (teacher == "start")
+    for to_the_end in (True, False):
+        assert (
+            made(**start, context={"embedding": {"to_the_end": to_the_end}}).context.embedding.to_the_end is to_the_end
+        )
     given = made(**start, training={"learning_rate": 0.2}, context={"guidance": {"teacher": "start"}})
     assert (given.training.learning_rate, given.context.guidance.teacher) == (0.2, "start")
     assert made(method="picie", **start).training == made(method="picie").training
@@ -303,6 +308,7 @@ def test_a_file_of_weights_may_say_that_it_knows_little(tmp_path):
         settings = made(backbone={"weights": path})
         expected = (1e-3, "student") if path.name == "little.safetensors" else (1e-4, "start")
         assert (settings.training.learning_rate, settings.context.guidance.teacher) == expected, path
+        assert settings.context.embedding.to_the_end == (path.name != "little.safetensors"), path
     of_run = made(backbone={"weights": weights["little.safetensors"]})
     weights["little.safetensors"].unlink()
     assert make_settings(yaml.safe_load(of_run.to_yaml())) == of_run  # a finished run needs its start no more

@@ -271,6 +271,11 @@ class EmbeddingSettings(Section):
         True,
         description="the decoder starts as the leading axes of the deep maps; off: from random numbers, as PiCIE's",
     )
+    to_the_end: bool | None = Field(
+        None,
+        description="what the classifier of the network sees joins the two deepest maps, where a further layer makes "
+        "it of the last, as in MobileNetV2 and EfficientNet; by default where the start knows something",
+    )
     global_context: bool = Field(
         True, description="the mean of the deepest map, or a ViT's class token, scales and shifts the features"
     )
@@ -444,15 +449,19 @@ class Settings(Section):
 
     def _fill_in_for_context(self) -> None:
         """Let a network that has at most seen these images lean on what it learns, rather than on how it starts."""
-        guidance = self.context.guidance
-        if guidance.teacher != "auto" and "learning_rate" in self.training.model_fields_set:
+        guidance, embedding = self.context.guidance, self.context.embedding
+        all_given = guidance.teacher != "auto" and embedding.to_the_end is not None
+        if all_given and "learning_rate" in self.training.model_fields_set:
             return  # as in the settings of a run, whose file of weights may be gone
         knows_little = self.backbone.knows_little()
         if knows_little:
             self._fill_in("training", learning_rate=1e-3)
         if guidance.teacher == "auto":
-            teacher = guidance.model_copy(update={"teacher": "student" if knows_little else "start"})
-            object.__setattr__(self, "context", self.context.model_copy(update={"guidance": teacher}))
+            guidance = guidance.model_copy(update={"teacher": "student" if knows_little else "start"})
+        if embedding.to_the_end is None:
+            embedding = embedding.model_copy(update={"to_the_end": not knows_little})
+        filled = self.context.model_copy(update={"guidance": guidance, "embedding": embedding})
+        object.__setattr__(self, "context", filled)
 
     def _fill_in(self, section: str, **values: Any) -> None:
         own: Section = getattr(self, section)

@@ -29,6 +29,22 @@ def context(n_images: int = 6, n_classes: int = 4, **own: object) -> Context:
     return method
 
 
+@pytest.mark.parametrize(("to_the_end", "n_deep"), [(True, 3), (False, 2)])
+def test_what_the_classifier_sees_says_what_a_place_is(to_the_end: bool, n_deep: int) -> None:
+    values = {
+        "n_classes": 2,
+        "method": "context",
+        "backbone": {"name": "test_efficientnet"},
+        "context": {"embedding": {"to_the_end": to_the_end}, "guidance": {"teacher": "start"}},
+    }
+    method = Context(make_settings(values))
+    method.allocate(Images.n_images)
+    with torch.no_grad():
+        method.begin_epoch(0, Images())
+    starting = [bool(lateral.weight.any()) for lateral in method.embedding.decoder.laterals]
+    assert starting == [False, False, *[True] * n_deep]
+
+
 class Images:
     """Six images of two looks: each half of an image is bright stripes or dark."""
 

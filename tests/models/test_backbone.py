@@ -89,6 +89,39 @@ def test_same_padding_is_timms(name):
                 assert torch.equal(own, other)
 
 
+@pytest.mark.parametrize("name", ["test_efficientnet", "mobilenetv2_035"])
+def test_what_the_classifier_sees_is_one_more_map(name, tmp_path):
+    net = timm.create_model(name).eval()  # with its classifier
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    settings = BackboneSettings(name=name, weights=tmp_path / "net.safetensors")
+    backbone = Backbone(settings, to_the_end=True).eval()
+    with torch.no_grad():
+        *maps, seen = backbone(image())
+        scores = net.classifier(seen.mean((2, 3)))
+        torch.testing.assert_close(scores, net((image() - backbone.mean) / backbone.std))
+    assert_same_maps(Backbone(settings), maps)
+    assert backbone.strides == (4, 8, 16, 32, 32)
+    assert backbone.channels == (*Backbone(settings).channels, seen.shape[1])
+    assert backbone.n_deep == 3
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "mobilenetv3_small_050"])
+def test_where_the_classifier_sees_the_last_map_there_is_no_other(name):
+    assert (
+        Backbone(BackboneSettings(name=name), to_the_end=True).channels
+        == Backbone(BackboneSettings(name=name)).channels
+    )
+
+
+def test_weights_that_end_before_the_classifiers_last_layer(tmp_path):
+    own = Backbone(BackboneSettings(name="test_efficientnet"))
+    save_file(own.net.state_dict(), tmp_path / "net.safetensors")
+    settings = BackboneSettings(name="test_efficientnet", weights=tmp_path / "net.safetensors")
+    Backbone(settings)
+    with pytest.raises(WeightsError, match=r"lacks .*'conv_head.*context\.embedding\.to_the_end=false"):
+        Backbone(settings, to_the_end=True)
+
+
 def test_the_maps_are_those_of_timms_own_feature_extractor(tmp_path, trained):
     save_file(trained, tmp_path / "net.safetensors")
     assert_same_maps(Backbone(small(weights=tmp_path / "net.safetensors")), maps_of(trained))

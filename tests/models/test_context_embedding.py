@@ -148,7 +148,7 @@ def test_two_places_of_the_same_kind_are_told_apart_by_their_looks(backbone: Bac
 @torch.no_grad()
 def test_the_decoder_starts_as_the_leading_axes_whitened_in_part(backbone: Backbone, image: torch.Tensor) -> None:
     own = embedding_with(backbone)
-    points = deep_features(backbone(image)).movedim(1, -1).flatten(0, -2).double()
+    points = deep_features(backbone, image).movedim(1, -1).flatten(0, -2).double()
     own.start_from(points.mean(0), points.T.cov(correction=0), whitening=0.7)
     fine, middle, *deep = own.decoder.laterals
     assert not fine.weight.any()

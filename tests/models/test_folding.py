@@ -12,7 +12,7 @@ from contextseg.settings import BackboneSettings
 
 def shaken(name, **options):
     """Batch-norm statistics and weights that differ from those of any fresh network, so that a norm does something."""
-    backbone = Backbone(BackboneSettings(name=name, options=options)).eval()
+    backbone = Backbone(BackboneSettings(name=name, options=options), to_the_end=True).eval()
     drawn = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for value in backbone.net.state_dict().values():

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from contextseg.models.backbone import create_net
+from contextseg.models.backbone import Backbone, create_net
 from contextseg.models.input_convention import batch_norm_misfit, find_input_convention, is_stated
 from contextseg.settings import BackboneSettings
 
@@ -75,3 +75,9 @@ def test_what_is_stated_is_not_looked_for(tmp_path: Path) -> None:
     assert not is_stated(BackboneSettings(weights=tmp_path / "w.safetensors"))
     assert is_stated(BackboneSettings(weights=tmp_path / "w.safetensors", mean=(0.5, 0.5, 0.5)))
     assert is_stated(BackboneSettings(weights=tmp_path / "w.safetensors", options={"pad_type": "same"}))
+
+
+def test_weights_that_end_before_the_classifiers_last_layer_do(tmp_path: Path, images: torch.Tensor) -> None:
+    path = tmp_path / "maps.safetensors"
+    save_file(Backbone(BackboneSettings(name="test_efficientnet")).net.state_dict(), path)
+    assert find_input_convention(BackboneSettings(name="test_efficientnet", weights=path), images) is not None

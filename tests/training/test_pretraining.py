@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from interruption import interrupt_after
@@ -13,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from contextseg import verbs
 from contextseg.errors import LibraryError, RunError, SettingsError
-from contextseg.models.backbone import Backbone
+from contextseg.methods.context import Context
+from contextseg.models.backbone import N_DEEP, Backbone
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings, make_settings
 from contextseg.training import loop
@@ -247,6 +249,18 @@ def test_weights_know_little_that_were_made_from_random_ones(scenes: Path, tmp_p
         settings = make_settings({"n_classes": 4, "backbone": {**RESNET, "weights": weights}})
         assert settings.context.guidance.teacher == teacher, weights
         assert settings.training.learning_rate == {"student": 1e-3, "start": 1e-4}[teacher], weights
+
+
+def test_pre_training_reaches_as_far_as_the_run_that_goes_on_from_it(scenes: Path, tmp_path: Path) -> None:
+    public = tmp_path / "public.safetensors"
+    save_file(timm.create_model("test_efficientnet").state_dict(), public)
+    for start, to_the_end in (({"weights": public}, True), ({}, False)):
+        settings = tiny("simsiam", epochs=1, backbone={"name": "test_efficientnet", **start})
+        made = verbs.pretrain(scenes, tmp_path / f"{to_the_end}.safetensors", settings)
+        assert ("conv_head.weight" in load_file(made)) == to_the_end
+        assert not to_the_end or (load_file(made)["conv_head.weight"] != load_file(public)["conv_head.weight"]).any()
+        run = make_settings({"n_classes": 4, "backbone": {"name": "test_efficientnet", "weights": made}})
+        assert Context(run).embedding.backbone.n_deep == N_DEEP + to_the_end
 
 
 def test_without_lightly_one_error_says_what_to_install(

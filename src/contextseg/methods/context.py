@@ -29,7 +29,7 @@ from contextseg.clustering.sampling import points_per_image, sample_cells
 from contextseg.collectives import all_sum, gather_stream
 from contextseg.guidance.holistic import at_cells, at_places, holistic_vectors
 from contextseg.methods.method import Method, TrainingImages
-from contextseg.models.backbone import N_DEEP, Backbone
+from contextseg.models.backbone import Backbone
 from contextseg.models.context import N_LOOKS, ContextEmbedding, deep_features, differences
 from contextseg.randomness import keyed_rng
 from contextseg.settings import Settings
@@ -58,10 +58,11 @@ class Context(Method):
     embedding: ContextEmbedding
 
     def __init__(self, settings: Settings, *, load_start: bool = True) -> None:
-        backbone = Backbone(settings.backbone, load_start=load_start)
-        super().__init__(ContextEmbedding(backbone, settings.context.embedding), settings)
+        own = settings.context.embedding
+        backbone = Backbone(settings.backbone, load_start=load_start, to_the_end=bool(own.to_the_end))
+        super().__init__(ContextEmbedding(backbone, own), settings)
         self.lasting_clusters = not self._teacher_is_student()
-        self.own_centers = settings.context.embedding.own_centers
+        self.own_centers = own.own_centers
         self.register_buffer("centers_KD", torch.zeros(settings.n_classes, self.embedding.n_channels))
         self.register_buffer("use_K", torch.zeros(settings.n_classes, dtype=torch.int64))
         for name in ("share_K", "start_share_K"):
@@ -164,9 +165,9 @@ class Context(Method):
     def _start_projection(self, images: TrainingImages) -> None:
         """Let the decoder begin as the leading axes of what the backbone says of the images."""
         backbone = self.embedding.backbone
-        deep, looks = _Moments(sum(backbone.channels[-N_DEEP:])), _Moments(N_LOOKS)
+        deep, looks = _Moments(sum(backbone.channels[-backbone.n_deep :])), _Moments(N_LOOKS)
         for _, pixels_B3HW, _ in images.whole(_START_IMAGES):
-            deep.observe(deep_features(backbone(pixels_B3HW)))
+            deep.observe(deep_features(backbone, pixels_B3HW))
             looks.observe(differences(pixels_B3HW))
         if self.embedding.looks is not None:
             self.embedding.looks.start_from(looks.about_zero()[1])

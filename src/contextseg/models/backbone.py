@@ -1,9 +1,10 @@
 """The backbone: any timm network as feature maps, and its weights from a local file.
 
-A ConvNet gives maps at strides 4, 8, 16 and 32. A ViT gives the patch tokens of its last four blocks, each through the
-final norm, as maps at the stride of its patches, and its class token; its position embeddings are resampled to the
-image by timm. The images of a run have sides that are multiples of 32: patches of 8 and 16 pixels cover them, and for
-others, such as the 14 of DINOv2, the image is resized here to the nearest whole number of patches.
+A ConvNet gives maps at strides 4, 8, 16 and 32. Some, such as MobileNetV2 and EfficientNet, have one more layer before
+their classifier; what that makes is a fifth map where it is asked for. A ViT gives the patch tokens of its last four
+blocks, each through the final norm, as maps at the stride of its patches, and its class token; its position embeddings
+are resampled to the image by timm. The images of a run have sides that are multiples of 32: patches of 8 and 16 pixels
+cover them, and for others, such as the 14 of DINOv2, the image is resized here to the nearest whole number of patches.
 """
 
 import sys
@@ -27,7 +28,9 @@ from contextseg.settings import BackboneSettings
 STRIDES = (4, 8, 16, 32)
 """Pixels per position of the maps of a ConvNet."""
 N_DEEP = 2
-"""So many of the last maps say what a place is: strides 16 and 32 of a ConvNet, the last two blocks of a ViT."""
+"""So many of the last maps say what a place is: strides 16 and 32 of a ConvNet, the last two blocks of a ViT; besides
+what the classifier sees."""
+_IF_IT_ENDS_BEFORE = " One of the feature maps alone will do with context.embedding.to_the_end=false."
 _VIT_BLOCKS = 4
 _DYNAMIC = {"dynamic_img_size": True}
 _ANY_SIZE: tuple[dict[str, bool], ...] = (_DYNAMIC | {"strict_img_size": False}, _DYNAMIC, {})
@@ -41,11 +44,13 @@ class Backbone(nn.Module):
     Attributes:
         strides: pixels of the image per position of each map; of the resized image where patches do not cover it.
         channels: channels of each map.
+        n_deep: how many of the last maps say what a place is.
         frozen: whether the weights and the batch-norm statistics stay as they are.
 
     Args:
         settings: which network, what it starts from, and whether it is trained.
         load_start: read the weights that the settings name; off where a trained run is loaded afterwards.
+        to_the_end: with what the classifier of a ConvNet sees as one more map, where that is not the last anyway.
 
     Raises:
         SettingsError: timm has no network of that name, or it has no such maps.
@@ -55,16 +60,20 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, settings: BackboneSettings, *, load_start: bool = True) -> None:
+    def __init__(self, settings: BackboneSettings, *, load_start: bool = True, to_the_end: bool = False) -> None:
         super().__init__()
         self.net = create_net(settings, pretrained=settings.pretrained and load_start)
         _fix_padding(self.net)
         self._indices, self.strides, self.channels = zip(*_levels(settings.name, self.net), strict=True)
         self._is_vit = len(set(self.strides)) == 1
         self._has_class_token = self._is_vit and getattr(self.net, "cls_token", None) is not None
-        self.net.prune_intermediate_layers(list(self._indices), prune_norm=False, prune_head=True)
+        self._to_the_end = to_the_end and not self._is_vit and self.net.num_features != self.channels[-1]
+        self.n_deep = N_DEEP + self._to_the_end
+        self.net.prune_intermediate_layers(list(self._indices), prune_norm=False, prune_head=not self._to_the_end)
+        if self._to_the_end:
+            self.strides, self.channels = (*self.strides, self.strides[-1]), (*self.channels, self.net.num_features)
         if settings.weights is not None and load_start:
-            load_weights(self.net, settings.weights)
+            load_weights(self.net, settings.weights, _IF_IT_ENDS_BEFORE if self._to_the_end else "")
         self.frozen, self._batch_norm_frozen = settings.frozen, settings.batch_norm == "frozen"
         if self.frozen:
             self.requires_grad_(False)
@@ -89,7 +98,7 @@ class Backbone(nn.Module):
             image_B3HW: RGB in 0-1; H and W multiples of 32.
 
         Returns:
-            For each stride s, finest first: (B, channels, H / s, W / s).
+            For each of the strides s, finest first: (B, channels, H / s, W / s).
         """
         return self.with_class_token(image_B3HW)[0]
 
@@ -106,10 +115,13 @@ class Backbone(nn.Module):
         found = self.net.forward_intermediates(
             (self._in_patches(image_B3HW) - self.mean) / self.std,
             indices=list(self._indices),
-            intermediates_only=True,
+            intermediates_only=not self._to_the_end,
             output_fmt="NCHW",
             **({"norm": True, "return_prefix_tokens": self._has_class_token} if self._is_vit else {}),
         )
+        if self._to_the_end:
+            end, found = found
+            return [*found, end], None
         if not self._has_class_token:
             return found, None
         maps, prefixes = zip(*found, strict=True)
@@ -160,7 +172,7 @@ def _fix_padding(net: nn.Module) -> None:
             net.set_submodule(name, _PaddedConv2d(layer))
 
 
-def load_weights(net: nn.Module, path: Path) -> None:
+def load_weights(net: nn.Module, path: Path, advice: str = "") -> None:
     """Load a local checkpoint into a network, in place.
 
     Safetensors files and torch files (read with ``weights_only=True``: loading never runs code) in the layout of timm,
@@ -168,6 +180,11 @@ def load_weights(net: nn.Module, path: Path) -> None:
     position embeddings of another grid. Weights that lie under a prefix (``module.encoder_q.`` of MoCo v2, ``module.``
     of SwAV) are found by the names of the network's own. What the file has beyond the network (a classifier, a
     projector) is left out.
+
+    Args:
+        net: a timm network.
+        path: the checkpoint.
+        advice: what may help, where the file lacks weights.
 
     Raises:
         WeightsError: the file cannot be read, lacks a weight of the network, or has one of another shape.
@@ -186,6 +203,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
         raise WeightsError(
             f"{path}: lacks {len(missing)} of the network's {len(wanted)} weights, such as '{missing[0]}'; "
             f"it holds {len(stored)}, such as '{next(iter(stored), '')}'. Is it a checkpoint of another network?"
+            + advice
         )
     for name, value in found.items():
         if value.shape != wanted[name].shape:

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contextseg.conventions import STRIDE_PX
-from contextseg.models.backbone import N_DEEP, Backbone
+from contextseg.models.backbone import Backbone
 from contextseg.models.embedding import TopDownDecoder, on_cells
 from contextseg.settings import EmbeddingSettings
 
@@ -50,9 +50,9 @@ _GEOMETRY = 2 + 4 * len(_FOURIER)  # channels of `_fourier`
 _CONTEXT = 16  # channels of the bilateral context
 
 
-def deep_features(maps: list[Tensor]) -> Tensor:
-    """Return the deep maps, each of unit length, joined at the finer one's stride: (B, C, h', w') float32."""
-    deep = [level.float() for level in maps[-N_DEEP:]]
+def deep_features(backbone: Backbone, image_B3HW: Tensor) -> Tensor:
+    """Return the deep maps of an image, each of unit length, joined at the finest one's stride: (B, C, h', w')."""
+    deep = [level.float() for level in backbone(image_B3HW)[-backbone.n_deep :]]
     size = deep[0].shape[-2:]
     return torch.cat([_resize(F.normalize(level, dim=1), size) for level in deep], dim=1)
 
@@ -106,7 +106,7 @@ class ContextEmbedding(nn.Module):
         for parameter in self.decoder.parameters():
             parameter.zero_()
         offset = 0
-        for lateral in self.decoder.laterals[-N_DEEP:]:
+        for lateral in self.decoder.laterals[-self.backbone.n_deep :]:
             assert isinstance(lateral, nn.Conv2d)
             assert lateral.bias is not None
             level = slice(offset, offset + lateral.in_channels)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from contextseg.errors import WeightsError
-from contextseg.models.backbone import Backbone, create_net, load_weights
+from contextseg.models.backbone import Backbone, create_net
 from contextseg.settings import FROM_RANDOM, BackboneSettings
 
 Scaling = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -106,7 +106,7 @@ def find_input_convention(settings: BackboneSettings, image_B3HW: Tensor) -> Inp
     found = []
     for options, (mean, std) in itertools.product(paddings, dict.fromkeys((own, *_SCALINGS))):
         candidate = settings.model_copy(update={"mean": mean, "std": std, "options": {**settings.options, **options}})
-        misfit = batch_norm_misfit(_start(candidate), _scaled(image_B3HW, mean, std))
+        misfit = batch_norm_misfit(Backbone(candidate).net.eval(), _scaled(image_B3HW, mean, std))
         if misfit is None:
             return None
         found.append((misfit, candidate))
@@ -160,13 +160,6 @@ def _takes_padding(settings: BackboneSettings) -> bool:
     except TypeError:
         return False
     return True
-
-
-def _start(settings: BackboneSettings) -> Any:
-    assert settings.weights is not None
-    net = create_net(settings, pretrained=False)
-    load_weights(net, settings.weights)
-    return net.eval()
 
 
 def _scaled(image_B3HW: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
