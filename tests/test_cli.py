@@ -65,8 +65,11 @@ def test_resume_takes_the_settings_of_the_run(scenes: Path, tmp_path: Path) -> N
 
 def test_fit_starts_from_weights_of_pretrain(scenes: Path, tmp_path: Path) -> None:
     tiny = ["--backbone", "test_resnet", "--epochs", 1, *FAST]
+    no_clusters = tiny[:-2]
     weights = tmp_path / "start.safetensors"
-    told = run("pretrain", scenes, "-o", weights, "--method", "simsiam", "--set", "pretraining.dim=16", *tiny)
+    told = run("pretrain", scenes, "-o", weights, *no_clusters, "--set", "training.epochs=1", status=1)
+    assert "training.epochs: pre-training does not read it; it has pretraining.epochs" in told
+    told = run("pretrain", scenes, "-o", weights, "--method", "simsiam", "--set", "pretraining.dim=16", *no_clusters)
     assert "epoch 1: loss" in told
     assert "embedding spread" in told
     run("fit", scenes, "-o", tmp_path / "run", "--classes", 4, "--method", "kmeans", "--weights", weights, *tiny)

@@ -50,7 +50,7 @@ def run_commands(page: Path) -> list[list[str]]:
     commands = [shlex.split(line, comments=True)[1:] for line in lines]
     small = {
         "fit": [*SMALL, "--method", "lab"],
-        "pretrain": [*SMALL, "--backbone", "test_resnet", "--epochs", "1", "--set", "pretraining.dim=16"],
+        "pretrain": [*SMALL[:4], "--backbone", "test_resnet", "--epochs", "1", "--set", "pretraining.dim=16"],
         "compare": [*SMALL, "--backbone", "test_resnet", "--epochs", "1", "--seeds", "1"],
     }
     for arguments in (command for command in commands if command[0] != "demo"):

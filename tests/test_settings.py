@@ -17,6 +17,7 @@ from contextseg.settings import (
     Settings,
     TrainingSettings,
     load_settings,
+    make_pretraining_settings,
     make_settings,
     override,
     setting_names,
@@ -351,3 +352,22 @@ def test_every_setting_is_read():
     leaves = {name.rpartition(".")[2] for name in setting_names()}
     # backbone.start is read by describe_start, which test_the_start_in_words has.
     assert leaves - read_names() - {"start"} == set()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"training": {"epochs": 3}}, r"training\.epochs: .* it has pretraining\.epochs"),
+        ({"training": {"precision": "32-true", "decay": 0.5}}, r"training\.decay: .* it has no such setting"),
+        ({"n_classes": 3}, "n_classes: .* the backbone alone"),
+        ({"picie": {"dim": 8}}, "picie: .* the backbone alone"),
+        ({"clustering": {}}, "clustering: .* the backbone alone"),
+        ({"pretraining": {"epoch": 3}}, r"pretraining\.epoch: no such setting; did you mean 'pretraining\.epochs'"),
+        ({"training": 3}, "training: got 3"),
+    ],
+)
+def test_pre_training_refuses_what_it_does_not_read(values, message):
+    with pytest.raises(SettingsError, match=message):
+        make_pretraining_settings(values)
+    read = make_pretraining_settings({"training": {"precision": "32-true"}, "pretraining": {"epochs": 3}})
+    assert (read.start, read.training.precision, read.pretraining.epochs) == ("pretrain", "32-true", 3)

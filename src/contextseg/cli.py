@@ -18,7 +18,7 @@ from contextseg.errors import ClassesError, ContextsegError, SettingsError
 from contextseg.memory import keep_freed_memory
 from contextseg.progress import tell, tell_left_out
 from contextseg.run_folder import RunFolder
-from contextseg.settings import METHOD_SECTIONS, load_settings, make_settings, override
+from contextseg.settings import METHOD_SECTIONS, load_settings, make_pretraining_settings, make_settings, override
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -128,8 +128,7 @@ def pretrain(
             "pretraining.epochs": epochs,
             "seed": seed,
         }
-        unread = {"n_classes": 2}  # a run must have it; nothing here is clustered
-        settings = make_settings(override({**unread, "start": "pretrain"}, _given(options, assignments)))
+        settings = make_pretraining_settings(override({}, _given(options, assignments)))
         from contextseg import verbs
 
         verbs.pretrain(images, out, settings, resume=resume, console=console)

@@ -503,6 +503,31 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
         raise SettingsError("; ".join(_explain(detail) for detail in error.errors())) from None
 
 
+_SCHEDULE = ("epochs", "batch_size", "learning_rate", "decay")
+
+
+def make_pretraining_settings(values: Mapping[str, Any]) -> Settings:
+    """Build the settings of a pre-training by itself, which trains the backbone alone.
+
+    Raises:
+        SettingsError: as `make_settings`, and for a setting that only a run with classes reads.
+
+    >>> make_pretraining_settings({"training": {"epochs": 5}})
+    Traceback (most recent call last):
+        ...
+    contextseg.errors.SettingsError: training.epochs: pre-training does not read it; it has pretraining.epochs
+    """
+    for name in ("n_classes", "method", "start", "clustering", *METHOD_SECTIONS):
+        if name in values:
+            raise SettingsError(f"{name}: pre-training does not read it; it trains the backbone alone")
+    training = values.get("training")
+    for name in _SCHEDULE:
+        if isinstance(training, Mapping) and name in training:
+            near = f"pretraining.{name}" if name in PretrainingSettings.model_fields else "no such setting"
+            raise SettingsError(f"training.{name}: pre-training does not read it; it has {near}")
+    return make_settings({**values, "n_classes": 2, "start": "pretrain"})  # a run must have it; nothing is clustered
+
+
 def load_settings(path: Path) -> dict[str, Any]:
     """Read a nested mapping of settings from a YAML file.
 
