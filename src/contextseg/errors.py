@@ -76,7 +76,10 @@ class WriteError(ContextsegError, OSError):
         way_out = (
             "free some space, or choose a folder on another disk" if full else "choose a folder that may be written"
         )
-        super().__init__(f"{path}: cannot be written: {reason}; {way_out}. A run goes on by fit --resume")
+        super().__init__(
+            f"{path}: cannot be written: {reason}; {way_out}. What fit, pretrain and predict have made stays: "
+            "they go on with --resume"
+        )
         self.path = path
         self.errno = error.errno
 
