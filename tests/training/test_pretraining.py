@@ -263,6 +263,13 @@ def test_pre_training_reaches_as_far_as_the_run_that_goes_on_from_it(scenes: Pat
         assert Context(run).embedding.backbone.n_deep == N_DEEP + to_the_end
 
 
+def test_a_run_may_be_told_to_reach_to_the_end_from_random_weights(scenes: Path, tmp_path: Path) -> None:
+    own = {"context": {"embedding": {"to_the_end": True, "dim": 8}}, "backbone": {"name": "test_efficientnet"}}
+    run = verbs.fit(scenes, tmp_path / "run", tiny("simsiam", epochs=1, **own, method="context"))
+    assert "conv_head.weight" in load_file(tmp_path / "run" / "pretraining" / "weights.safetensors")
+    assert run.settings().context.embedding.to_the_end
+
+
 def test_without_lightly_one_error_says_what_to_install(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
