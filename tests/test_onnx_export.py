@@ -68,10 +68,16 @@ def test_the_file_names_its_classes(exported: tuple[Predictor, Path], tmp_path: 
 
 
 def test_a_network_that_pads_as_tensorflow_does(tmp_path: Path) -> None:
-    """timm's own "same" convolutions would be exported for many minutes."""
+    """timm's own "same" convolutions would be exported for many minutes. Here what the classifier sees has its say."""
     backbone = {"name": "mobilenetv2_035", "options": {"pad_type": "same"}}
     settings = make_settings(
-        {"n_classes": 5, "data": {"image_px": 64}, "views": {"frame_px": 64}, "backbone": backbone}
+        {
+            "n_classes": 5,
+            "data": {"image_px": 64},
+            "views": {"frame_px": 64},
+            "backbone": backbone,
+            "context": {"embedding": {"to_the_end": True}},
+        }
     )
     torch.manual_seed(0)
     method = Context(settings)
