@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from contextseg.conventions import STRIDE_PX
 from contextseg.errors import SettingsError
-from contextseg.models.backbone import N_DEEP, Backbone
+from contextseg.models.backbone import Backbone
 
 
 def on_cells(map_BChw: Tensor, image_B3HW: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class BackboneFeatures(nn.Module):
 
     Args:
         backbone: gives the feature maps.
-        strides: of the maps that are joined; the two deepest by default.
+        strides: of the maps that are joined; the deep ones by default.
 
     Raises:
         SettingsError: the backbone has no map at one of these strides.
@@ -118,7 +118,7 @@ class BackboneFeatures(nn.Module):
         self.backbone = backbone
         own = backbone.strides
         if strides is None:
-            self.levels = list(range(len(own)))[-N_DEEP:]
+            self.levels = list(range(len(own)))[-backbone.n_deep :]
         elif set(strides) <= set(own):
             self.levels = [level for stride in strides for level in range(len(own)) if own[level] == stride]
         else:
