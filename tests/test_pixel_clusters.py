@@ -9,10 +9,12 @@ from contextseg import pixel_clusters
 from contextseg.pixel_clusters import CONFIDENCE_TEMPERATURE, best_cluster, best_ids, largest
 
 
+@pytest.mark.parametrize("block_px", [7, 512])
 @pytest.mark.parametrize("part_width", [5, 2048])
 @pytest.mark.parametrize("part_values", [1, 500, 4 * 23 * 3, 2**25])
 @pytest.mark.parametrize(("grid", "size"), [((5, 9), (37, 23)), ((8, 3), (8, 3)), ((9, 16), (4, 5)), ((1, 1), (3, 2))])
-def test_best_cluster_is_interpolation_argmax_and_softmax(monkeypatch, part_values, part_width, grid, size):
+def test_best_cluster_is_interpolation_argmax_and_softmax(monkeypatch, part_values, part_width, block_px, grid, size):
+    monkeypatch.setattr(pixel_clusters, "_BLOCK_PX", block_px)
     monkeypatch.setattr(pixel_clusters, "_PART_VALUES", part_values)
     monkeypatch.setattr(pixel_clusters, "_PART_WIDTH", part_width)
     scores = torch.randn(4, *grid, generator=torch.Generator().manual_seed(3))

@@ -57,7 +57,6 @@ def test_any_size_gives_a_map_of_that_size(height, width):
     assert prediction.clusters.max() < 4
     assert prediction.confidence.min() >= 1 / 4
     assert prediction.confidence.max() <= 1
-    assert np.array_equal(predictor.clusters(noise(height, width)), prediction.clusters)
 
 
 @pytest.mark.parametrize(("tile_px", "overlap_px"), [(64, 32), (96, 32), (64, 0), (128, 64), (32, 0)])

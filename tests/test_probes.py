@@ -109,7 +109,7 @@ def test_a_probe_finds_the_classes_in_other_images(colours: Path, name: str):
     assert f"the {name} probe reads the labels of 3 images" in console.file.getvalue()
     labelled = open_labelled(colours, "val")
     for index in range(len(labelled)):
-        image, label = labelled.read(index)
+        image, label = labelled.read(index, shorter_px=32)
         found = best_cluster(scorer(image), label.shape).clusters
         assert (found != label)[label != 255].mean() < 0.05  # the network sees 32 x 64 pixels: edges are soft
     assert all(map(torch.equal, before, [own.centers, *own.embedding.state_dict().values()]))

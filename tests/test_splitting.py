@@ -40,7 +40,7 @@ def test_the_pixels_of_the_cluster_move_to_its_parts(run: RunFolder, scenes: Pat
     before, after = Predictor.load(run), Predictor.load(made)
     torch.testing.assert_close(after.centers[[0, 2]], before.centers[[0, 2]])
     images = [read_image(path) for path in list_images(scenes)]
-    old, new = (np.stack([predictor.clusters(image) for image in images]) for predictor in (before, after))
+    old, new = (np.stack([predictor.predict(image).clusters for image in images]) for predictor in (before, after))
     parts = np.isin(new, [1, 3, 4])
     assert parts[old == 1].mean() > 0.9
     assert (new == old)[old != 1].mean() > 0.8

@@ -18,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
-from contextseg import verbs
+from contextseg import ContextSegmenter, verbs
 from contextseg.classes import Classes
 from contextseg.data.images import list_images, read_image
 from contextseg.data.scenes import CLASSES, render_scene, write_scenes
@@ -100,6 +100,20 @@ def test_predict_writes_masks_of_the_images_size_in_their_folders(lab_run: Path,
             assert values((tmp_path / folder / name).with_suffix(".png")).shape == size
         assert values((tmp_path / "out" / name).with_suffix(".png")).max() < len(CLASSES)
     assert json.loads((tmp_path / "out/classes.json").read_text()) == RunFolder(lab_run).read_json("classes.json")
+
+
+def test_a_large_photograph_is_read_small_and_told_as_if_it_were_not(lab_run: Path, tmp_path: Path) -> None:
+    """Eight times as large as it is looked at, on its side by its EXIF data: the mask is of its own size."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    scene = Image.fromarray(render_scene(1, 2, 64, 96).image).resize((768, 512), Image.Resampling.BICUBIC)
+    scene.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    verbs.predict(lab_run, tmp_path, tmp_path / "out")
+    whole = Predictor.load(RunFolder(lab_run)).predict(read_image(tmp_path / "a.jpg")).clusters
+    assert values(tmp_path / "out/a.png").shape == whole.shape == (512, 768)
+    assert (values(tmp_path / "out/a.png") == whole).mean() > 0.98
+    of_file = ContextSegmenter.load(lab_run).predict(tmp_path / "a.jpg").clusters
+    assert np.array_equal(of_file, values(tmp_path / "out/a.png"))
 
 
 def test_images_that_differ_in_their_suffix_keep_it(lab_run: Path, tmp_path: Path) -> None:
@@ -239,7 +253,7 @@ def test_a_mask_that_cannot_be_written_ends_predict_with_its_error(lab_run: Path
 def test_predict_holds_few_images_at_their_own_size(
     lab_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_scenes(tmp_path / "photos", 40, size=(64, 96))
+    write_scenes(tmp_path / "photos", 40, size=(96, 128))
     n_held, most_held, counting = 0, 0, threading.Lock()
 
     def count(change: int) -> None:
@@ -248,13 +262,14 @@ def test_predict_holds_few_images_at_their_own_size(
             n_held += change
             most_held = max(most_held, n_held)
 
-    def counted(path: Path, **options: int) -> np.ndarray:
-        image = read_image(path, **options)
+    def counted(predictor: Predictor, path: Path) -> tuple[np.ndarray, tuple[int, int]]:
+        image, size = read(predictor, path)
         count(1)
         weakref.finalize(image, count, -1)
-        return image
+        return image, size
 
-    monkeypatch.setattr(verbs, "read_image", counted)
+    read = Predictor.read
+    monkeypatch.setattr(Predictor, "read", counted)
     verbs.predict(lab_run, tmp_path / "photos" / "images", tmp_path / "masks")
     assert 1 <= most_held <= 4  # one in each thread that reads
 

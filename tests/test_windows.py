@@ -133,7 +133,7 @@ def test_tiles_are_parts_of_one_image():
         wholes = F.normalize(method.embedding.backbone(pixels)[-1], dim=1).mean((2, 3))
     for own in seen:
         torch.testing.assert_close(own, wholes.mean(0, keepdim=True), atol=1e-5, rtol=0)
-    predictor.clusters(tiles[0])
+    predictor.score(tiles[0])
     assert len(centers) == 2
     torch.testing.assert_close(seen[-1], wholes[:1], atol=1e-5, rtol=0)
 

@@ -18,7 +18,7 @@ from contextseg.conventions import ignore_value
 from contextseg.data.images import read_image, rgb_array
 from contextseg.errors import DataError, RunError
 from contextseg.export.indexed_png import overlay
-from contextseg.pixel_clusters import Prediction
+from contextseg.pixel_clusters import Prediction, best_cluster
 from contextseg.predictor import Predictor, checked
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings, make_settings
@@ -103,7 +103,11 @@ class ContextSegmenter:
             RunError: there is nothing to predict with before `fit`.
             ImageError: the file cannot be read.
         """
-        return self._fitted().predict(self._array(image))
+        predictor = self._fitted()
+        if not isinstance(image, str | Path):
+            return predictor.predict(self._array(image))
+        pixels, size = predictor.read(Path(image))
+        return best_cluster(predictor.score(pixels), size)
 
     def overlay(self, image: Picture, *, alpha: float = 0.5) -> Image.Image:
         """Return an image of any size under its classes, in the colours, merges and hidden classes of the run.
@@ -118,7 +122,7 @@ class ContextSegmenter:
             DataError: alpha is out of range.
         """
         pixels = self._array(image)
-        clusters, classes = self._fitted().clusters(pixels), self._classes()
+        clusters, classes = self.predict(image).clusters, self._classes()
         shown_HW = classes.values(background=ignore_value(len(classes.entries)))[clusters]
         return Image.fromarray(overlay(pixels, shown_HW, classes.colours_K3, alpha))
 

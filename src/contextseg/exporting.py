@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from contextseg.classes import Classes
-from contextseg.data.images import check_some_used, list_images, read_image
+from contextseg.data.images import check_some_used, list_images
 from contextseg.errors import ImageError, RunError, SettingsError
 from contextseg.export.embeddings import write_embeddings
 from contextseg.export.formats import MASK_WRITERS
@@ -15,6 +15,7 @@ from contextseg.export.geotiff import GeoTiffWriter
 from contextseg.export.names import mask_names
 from contextseg.export.writer import MaskWriter
 from contextseg.onnx_export import write_onnx
+from contextseg.pixel_clusters import best_ids
 from contextseg.predictor import Predictor
 from contextseg.progress import progress
 from contextseg.run_folder import RunFolder
@@ -99,8 +100,8 @@ def _masks(writer_class: type[MaskWriter]) -> Callable[..., AbstractContextManag
         writer = writer_class(out, classes)
 
         def add(image: Path, name: Path) -> None:
-            pixels = read_image(image, max_pixels=predictor.settings.data.max_pixels)
-            writer.add(image, name, predictor.clusters(pixels))
+            pixels, size = predictor.read(image)
+            writer.add(image, name, best_ids(predictor.score(pixels), size))
 
         yield add
         writer.finish()
@@ -124,7 +125,7 @@ def _geotiff(predictor: Predictor, classes: Classes, out: Path, scale: float) ->
 @contextmanager
 def _npy(predictor: Predictor, classes: Classes, out: Path, _scale: float) -> Iterator[Add]:
     def add(image: Path, name: Path) -> None:
-        pixels = read_image(image, max_pixels=predictor.settings.data.max_pixels)
+        pixels, _ = predictor.read(image)
         write_embeddings(out / name.with_suffix(".npy"), predictor.embed(pixels).numpy())
 
     yield add

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from contextseg.clustering.kmeans import KMeans
 from contextseg.clustering.sampling import points_per_image, sample_cells
-from contextseg.data.images import list_images, read_image
+from contextseg.data.images import list_images
 from contextseg.errors import ImageError
 from contextseg.predictor import Predictor
 from contextseg.progress import progress, tell_left_out
@@ -55,7 +55,7 @@ def cell_points(predictor: Predictor, images: Path, console: Console) -> Iterato
     with progress(console, "clustering", len(paths)) as advance:
         for index, path in enumerate(paths):
             try:
-                image = read_image(path, max_pixels=settings.data.max_pixels)
+                image, _ = predictor.read(path)
             except ImageError as error:
                 tell_left_out(console, [(str(path), error.reason)])
             else:

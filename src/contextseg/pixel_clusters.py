@@ -6,9 +6,11 @@ follow the size of the image.
 Shape suffixes: K clusters, h w cells, H W pixels.
 """
 
+import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,11 @@ from contextseg.colours import palette
 CONFIDENCE_TEMPERATURE = 0.1
 """Divides the scores before the softmax whose largest value is the confidence: ours, as cosines lie close together."""
 _PART_WIDTH = 1024  # pixels; wider images are cut
+_BLOCK_PX = 512  # side of what is looked at together where not all clusters are
 _PART_VALUES = 2**21  # scores that exist at full size at one time: several threads may be here, and more is no faster
+
+_Block = tuple[slice, slice]
+"""Rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ def best_cluster(scores_Khw: Tensor, size: tuple[int, int]) -> Prediction:
         size: (H, W) in pixels.
     """
     clusters, confidence = np.empty(size, _dtype(scores_Khw)), np.empty(size, np.float32)
-    for part, at_pixels_Krc in _parts(scores_Khw, size):
+    for part, at_pixels_Krc in _parts(scores_Khw, size, (slice(0, size[0]), slice(0, size[1]))):
         best_rc, clusters[part] = largest(at_pixels_Krc)
         rest_Krc = at_pixels_Krc.sub_(best_rc).div_(CONFIDENCE_TEMPERATURE)
         # the softmax at its largest value, without the others
@@ -66,24 +72,37 @@ def best_cluster(scores_Khw: Tensor, size: tuple[int, int]) -> Prediction:
 
 
 def best_ids(scores_Khw: Tensor, size: tuple[int, int]) -> NDArray[np.unsignedinteger[Any]]:
-    """Return the clusters of `best_cluster` alone, in a fraction of its time: (H, W)."""
+    """Return the clusters of `best_cluster` alone, in a fraction of its time: (H, W).
+
+    Block by block: in one that few cells are stretched over hardly more than one cluster is possible.
+    """
     clusters = np.empty(size, _dtype(scores_Khw))
-    possible_k = _possible(scores_Khw)
-    ids_k = possible_k.numpy().astype(clusters.dtype)
-    for part, at_pixels_krc in _parts(scores_Khw[possible_k], size):
-        clusters[part] = ids_k.take(largest(at_pixels_krc)[1])
+    for block in product(_blocks(slice(0, size[0]), _BLOCK_PX), _blocks(slice(0, size[1]), _BLOCK_PX)):
+        possible_k = _possible(scores_Khw[:, *_cells_around(block, size, scores_Khw.shape[1:])])
+        if len(possible_k) == 1:
+            clusters[block] = possible_k.item()
+            continue
+        for part, at_pixels_krc in _parts(scores_Khw[possible_k], size, block):
+            clusters[part] = largest(at_pixels_krc, possible_k.numpy())[1]
     return clusters
 
 
-def largest(scores_KHW: Tensor) -> tuple[Tensor, NDArray[np.unsignedinteger[Any]]]:
+def largest(
+    scores_KHW: Tensor, ids_K: NDArray[np.integer[Any]] | None = None
+) -> tuple[Tensor, NDArray[np.unsignedinteger[Any]]]:
     """Return the largest score of each pixel, and the first cluster that has it, uint8 or uint16: (H, W) each.
 
     Whole planes are compared, one after the other: PyTorch's `max` with its indices takes several times as long.
+
+    Args:
+        scores_KHW: float32.
+        ids_K: of the clusters, ascending; by default from 0.
     """
+    ids_K = np.arange(len(scores_KHW)) if ids_K is None else ids_K
     best_HW = scores_KHW.amax(0)
     is_best_KHW = (scores_KHW.numpy() == best_HW.numpy()).view(np.uint8)
-    from_last_K = np.arange(len(scores_KHW), dtype=_dtype(scores_KHW))[::-1, None, None]
-    return best_HW, len(scores_KHW) - 1 - (is_best_KHW * from_last_K).max(0)
+    from_last_K = (ids_K[-1] - ids_K).astype(np.uint8 if ids_K[-1] < 256 else np.uint16)
+    return best_HW, from_last_K.dtype.type(ids_K[-1]) - (is_best_KHW * from_last_K[:, None, None]).max(0)
 
 
 def _possible(scores_Khw: Tensor) -> Tensor:
@@ -113,29 +132,40 @@ def _dtype(scores_Khw: Tensor) -> type[np.unsignedinteger[Any]]:
     return np.uint8 if len(scores_Khw) <= 256 else np.uint16
 
 
-def _parts(scores_Khw: Tensor, size: tuple[int, int]) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
-    """Yield parts of an image, rows and columns, each with the scores of its pixels, (K, r, c).
+def _parts(scores_Khw: Tensor, size: tuple[int, int], block: _Block) -> Iterator[tuple[_Block, Tensor]]:
+    """Yield parts of a block of an image, rows and columns, each with the scores of its pixels, (K, r, c).
 
     Interpolation is linear in the scores, and as products of matrices it takes a third of the time.
     """
     n_clusters, height, width = scores_Khw.shape
-    for columns in _blocks(size[1], _PART_WIDTH):
-        across_w, across_cw = _interpolation(columns, size[1], width)
-        for rows in _blocks(size[0], max(1, _PART_VALUES // (n_clusters * len(across_cw)))):
-            down_h, down_rh = _interpolation(rows, size[0], height)
+    for columns in _blocks(block[1], _PART_WIDTH):
+        across_w, across_cw = _interpolation(columns.start, columns.stop, size[1], width)
+        for rows in _blocks(block[0], max(1, _PART_VALUES // (n_clusters * len(across_cw)))):
+            down_h, down_rh = _interpolation(rows.start, rows.stop, size[0], height)
             yield (rows, columns), down_rh @ (scores_Khw[:, down_h, across_w] @ across_cw.T)
 
 
-def _blocks(length: int, longest: int) -> Iterator[slice]:
-    return (slice(start, min(start + longest, length)) for start in range(0, length, longest))
+def _cells_around(block: _Block, size: tuple[int, int], grid: Sequence[int]) -> _Block:
+    """Return the rows and columns of the cells that the pixels of a block lie between."""
+    rows, columns = (
+        _interpolation(pixels.start, pixels.stop, n_pixels, n_cells)[0]
+        for pixels, n_pixels, n_cells in zip(block, size, grid, strict=True)
+    )
+    return rows, columns
 
 
-def _interpolation(pixels: slice, n_pixels: int, n_cells: int) -> tuple[slice, Tensor]:
+def _blocks(pixels: slice, longest: int) -> Iterator[slice]:
+    starts = range(pixels.start, pixels.stop, longest)
+    return (slice(start, min(start + longest, pixels.stop)) for start in starts)
+
+
+@functools.lru_cache(maxsize=64)  # the images of a folder are of few sizes
+def _interpolation(start: int, stop: int, n_pixels: int, n_cells: int) -> tuple[slice, Tensor]:
     """Return the cells that some pixels of one side lie between, and their weights in them, (pixels, cells).
 
     Bilinear, half-pixel centres: a weight falls from 1 at a cell's centre to 0 at its neighbours'.
     """
-    positions = (torch.arange(pixels.start, pixels.stop, dtype=torch.float64) + 0.5) * (n_cells / n_pixels) - 0.5
+    positions = (torch.arange(start, stop, dtype=torch.float64) + 0.5) * (n_cells / n_pixels) - 0.5
     positions = positions.clamp(0, n_cells - 1)
     cells = slice(int(positions[0]), min(int(positions[-1]) + 2, n_cells))
     apart = (positions[:, None] - torch.arange(cells.start, cells.stop)).abs()

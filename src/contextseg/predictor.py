@@ -10,18 +10,18 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX, pixels_at_once
-from contextseg.data.images import training_size
+from contextseg.data.images import read_to_look_at, resized, training_size
 from contextseg.errors import DataError, RunError
 from contextseg.methods import METHODS
 from contextseg.methods.method import Method
@@ -29,7 +29,7 @@ from contextseg.models.backbone import Backbone
 from contextseg.models.context import ContextEmbedding
 from contextseg.models.folding import fold_batch_norms
 from contextseg.models.pointwise import hasten_pointwise
-from contextseg.pixel_clusters import Prediction, best_cluster, best_ids
+from contextseg.pixel_clusters import Prediction, best_cluster
 from contextseg.precision import half_precision, usable_device
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings
@@ -123,6 +123,11 @@ class Predictor:
         hasten_pointwise(method)
         return cls(method, centers, settings, **options)
 
+    def read(self, path: Path) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        """Read an image file at no more than it takes to look at it, and its own size: see `read_to_look_at`."""
+        data = self.settings.data
+        return read_to_look_at(path, shorter_px=data.image_px, max_pixels=data.max_pixels)
+
     def predict(self, image: NDArray[np.uint8]) -> Prediction:
         """Predict one image.
 
@@ -133,10 +138,6 @@ class Predictor:
             DataError: it is not such an array.
         """
         return best_cluster(self.score(checked(image)), (image.shape[0], image.shape[1]))
-
-    def clusters(self, image: NDArray[np.uint8]) -> NDArray[np.unsignedinteger[Any]]:
-        """Predict the clusters of one image alone, in less time: (H, W), as `predict` does."""
-        return best_ids(self.score(checked(image)), (image.shape[0], image.shape[1]))
 
     def score(self, image: NDArray[np.uint8]) -> Tensor:
         """Return the scores of an image's cells for the clusters, (K, h, w) float32, on the resized image's grid."""
@@ -164,9 +165,8 @@ class Predictor:
 
     def resized(self, image: NDArray[np.uint8]) -> Tensor:
         """Return an image at the size that it is looked at in, (3, H, W) uint8, sides a multiple of 32."""
-        height, width = self._working_size(image)
-        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(resized)).movedim(-1, 0)
+        writable = np.require(resized(image, *self._working_size(image)), requirements="W")  # PyTorch warns else
+        return torch.from_numpy(writable).movedim(-1, 0)
 
     @torch.inference_mode()
     def embed(self, image: NDArray[np.uint8]) -> Tensor:

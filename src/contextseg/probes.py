@@ -130,7 +130,9 @@ def sample_pixels(predictor: Predictor, labelled: LabelledImages, console: Conso
     points, labels = [], []
     with progress(console, "embedding labelled pixels", len(labelled)) as advance:
         for index in range(len(labelled)):
-            image, label_HW = labelled.read(index, max_pixels=settings.data.max_pixels)
+            image, label_HW = labelled.read(
+                index, shorter_px=settings.data.image_px, max_pixels=settings.data.max_pixels
+            )
             rows_N, columns_N = np.nonzero(label_HW != IGNORE)
             chosen = keyed_rng(settings.seed, "probe pixels", index).permutation(len(rows_N))[:per_image]
             rows_N, columns_N = rows_N[chosen], columns_N[chosen]

@@ -21,7 +21,7 @@ from contextseg.classes import Classes
 from contextseg.collectives import first_does, gather, rank, share, world_size
 from contextseg.conventions import IGNORE_16
 from contextseg.cores import map_looks
-from contextseg.data.images import check_some_used, list_images, read_image
+from contextseg.data.images import check_some_used, list_images
 from contextseg.data.labelled import LabelledImages, open_labelled
 from contextseg.data.threads import map_ahead, read_ahead
 from contextseg.errors import DataError, ImageError, RunError, SettingsError
@@ -125,8 +125,8 @@ def predict(
     left_out: list[tuple[str, str]] = []
 
     def read(path: Path) -> _Image:
-        image = read_image(path, max_pixels=predictor.settings.data.max_pixels)
-        return _Image(path, predictor.resized(image), (image.shape[0], image.shape[1]))
+        image, size = predictor.read(path)
+        return _Image(path, predictor.resized(image), size)
 
     def found() -> Iterator[_Image]:
         for path, image in zip(own, read_ahead(read, own), strict=True):
@@ -318,7 +318,8 @@ def _count(
     counts, boundaries = ConfusionCounts(*shape), BoundaryCounts(*shape)
 
     def read(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        return labelled.read(index, max_pixels=predictor.settings.data.max_pixels)
+        data = predictor.settings.data
+        return labelled.read(index, shorter_px=data.image_px, max_pixels=data.max_pixels)
 
     def scored(one: tuple[NDArray[np.uint8], NDArray[np.uint8]]) -> tuple[Tensor, NDArray[np.uint8]]:
         image, labels_HW = one

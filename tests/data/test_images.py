@@ -11,7 +11,9 @@ from contextseg.data.images import (
     list_images,
     read_for_training,
     read_image,
+    read_to_look_at,
     resize_for_training,
+    resized,
     training_size,
 )
 from contextseg.errors import DataError, ImageError, SettingsError
@@ -402,3 +404,30 @@ def test_a_large_jpeg_read_in_draft_looks_the_same(tmp_path, shared_data):
     assert read_image(tmp_path / "a.jpg", draft_px=128).shape[0] < source.height * 4
     assert draft.shape == full.shape
     assert np.abs(draft.astype(int) - full).mean() < 1.5
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_what_is_read_to_be_looked_at_tells_its_own_size(tmp_path, orientation):
+    """A JPEG of 203 x 331 as shown: read at a quarter of it for 20 px, at all of it for 64 px."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    shown = np.linspace(0, 255, 203 * 331).reshape(203, 331).round().astype(np.uint8)
+    turned = {2: shown[:, ::-1], 3: shown[::-1, ::-1], 4: shown[::-1], 5: shown.T, 6: shown.T[::-1]}
+    turned |= {1: shown, 7: shown[::-1, ::-1].T, 8: shown.T[:, ::-1]}
+    Image.fromarray(turned[orientation]).convert("RGB").save(tmp_path / "a.jpg", exif=exif, quality=95)
+    small, size = read_to_look_at(tmp_path / "a.jpg", shorter_px=20)
+    whole, same_size = read_to_look_at(tmp_path / "a.jpg", shorter_px=104)
+    assert size == same_size == whole.shape[:2] == (203, 331)
+    assert small.shape == (51, 83, 3)
+    assert np.array_equal(whole, read_image(tmp_path / "a.jpg"))
+    assert np.abs(small[..., 0].astype(int) - np.asarray(Image.fromarray(shown).resize((83, 51)))).mean() < 3
+
+
+def test_a_picture_of_many_times_the_size_is_resized_as_by_all_of_its_pixels(rng):
+    noise = rng.integers(0, 256, (40, 60, 3), np.uint8)
+    large = np.asarray(Image.fromarray(noise).resize((1330, 877), Image.Resampling.BICUBIC))
+    plain = np.asarray(Image.fromarray(large).resize((96, 64), Image.Resampling.BICUBIC))
+    found = resized(large, 64, 96)
+    assert found.shape == (64, 96, 3)
+    assert np.abs(found.astype(int) - plain).mean() < 2
+    assert resized(found, 64, 96) is found

@@ -51,6 +51,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = 5  # from this one on the file lies on its side
 _PILLOW_LIMIT = threading.Lock()
 
 
@@ -171,6 +172,27 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS, draft_px: int | None
     Raises:
         ImageError: for whatever is wrong with the file.
     """
+    return _read(path, max_pixels, draft_px)[0]
+
+
+def read_to_look_at(
+    path: Path, *, shorter_px: int, max_pixels: int = MAX_PIXELS
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Read an image file that is looked at with its shorter side at `shorter_px`: as `read_image`, and its own size.
+
+    A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size where both sides keep twice that; the last halving is left to
+    the antialiased resize. A photograph of 12 megapixels is read in a quarter of the time.
+
+    Returns:
+        (h, w, 3) uint8, and (H, W) of the image as a viewer shows it.
+
+    Raises:
+        ImageError: for whatever is wrong with the file.
+    """
+    return _read(path, max_pixels, 2 * shorter_px)
+
+
+def _read(path: Path, max_pixels: int, draft_px: int | None) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     try:
         with _opened(path) as file:
             return _decode(path, file, max_pixels, draft_px)
@@ -203,9 +225,7 @@ def read_for_training(path: Path, *, shorter_px: int, multiple: int, max_pixels:
         ImageError: the file cannot be read, or a side is below `MIN_SIDE_PX`.
         SettingsError: `shorter_px` is not a multiple of `multiple`.
     """
-    # Twice the size leaves the last halving to the antialiased resize.
-    image = read_image(path, max_pixels=max_pixels, draft_px=2 * shorter_px)
-    height, width = image.shape[:2]
+    image, (height, width) = read_to_look_at(path, shorter_px=shorter_px, max_pixels=max_pixels)
     if min(height, width) < MIN_SIDE_PX:
         raise ImageError(path, f"is too small: {width} x {height} pixels, each side must have at least {MIN_SIDE_PX}")
     return resize_for_training(image, shorter_px, multiple)
@@ -229,8 +249,19 @@ def resize_for_training(image: NDArray[np.uint8], shorter_px: int, multiple: int
     crop_h, crop_w = min(height, MAX_ASPECT * width), min(width, MAX_ASPECT * height)
     top, left = (height - crop_h) // 2, (width - crop_w) // 2
     cropped = np.ascontiguousarray(image[top : top + crop_h, left : left + crop_w])
-    out_h, out_w = training_size(crop_h, crop_w, shorter_px, multiple)
-    return np.array(Image.fromarray(cropped).resize((out_w, out_h), Image.Resampling.BICUBIC))
+    return resized(cropped, *training_size(crop_h, crop_w, shorter_px, multiple))
+
+
+def resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resize an image, (H, W, 3) uint8, to (height, width, 3): bicubic, antialiased.
+
+    One of four times the size or more is first halved, or brought to a third and so on, by means of its pixels, in a
+    fifth of the time.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    picture = Image.fromarray(image)
+    return np.array(picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0))
 
 
 def training_size(height: int, width: int, shorter_px: int, multiple: int) -> tuple[int, int]:
@@ -341,8 +372,10 @@ def _check_file(path: Path) -> None:
         raise ImageError(path, "is empty (0 bytes)")
 
 
-def _decode(path: Path, file: BinaryIO, max_pixels: int, draft_px: int | None) -> NDArray[np.uint8]:
-    """Do the work of `read_image` on an open file; raises whatever the decoder raises."""
+def _decode(
+    path: Path, file: BinaryIO, max_pixels: int, draft_px: int | None
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Return the pixels of an open file, and its own size, (H, W); raises whatever the decoder raises."""
     with without_pillow_limit():
         image = Image.open(file, formats=_FORMATS)
     n_pixels = image.width * image.height
@@ -350,10 +383,15 @@ def _decode(path: Path, file: BinaryIO, max_pixels: int, draft_px: int | None) -
         size = f"{image.width} x {image.height} = {n_pixels:,} pixels"
         limit = f"max_pixels = {max_pixels:,}"
         raise ImageError(path, f"has {size}, more than {limit}; make it smaller or raise max_pixels")
+    own = image.height, image.width
     if draft_px is not None:
         image.draft(None, (draft_px, draft_px))
+    is_draft = own != (image.height, image.width)
     with without_pillow_limit() if n_pixels > _LARGE_PIXELS else nullcontext():
-        return rgb_array(image)
+        pixels = rgb_array(image)
+    if not is_draft:
+        return pixels, (pixels.shape[0], pixels.shape[1])
+    return pixels, own[::-1] if _orientation(image) >= _SIDEWAYS else own
 
 
 @contextmanager
@@ -403,10 +441,14 @@ def _stretch(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 def _upright(image: Image.Image, rgb: Image.Image) -> Image.Image:
     """Return `rgb` turned as the EXIF data of the loaded file say; Pillow has already done it for TIFF."""
+    turn = _UPRIGHT.get(_orientation(image))
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
     try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+        orientation = image.getexif().get(_EXIF_ORIENTATION)
     except Exception:
         # Damaged EXIF data raise various errors, and are no reason to lose the picture.
-        return rgb
-    method = _UPRIGHT.get(orientation)
-    return rgb if method is None else rgb.transpose(method)
+        return 1
+    return orientation if orientation in _UPRIGHT else 1

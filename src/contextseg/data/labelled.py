@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from contextseg.conventions import MAX_PIXELS
 from contextseg.data import camvid, cityscapes, cocostuff, folder, potsdam, voc
 from contextseg.data.data_set import DataSet, folders_in
-from contextseg.data.images import read_image, relative_name
+from contextseg.data.images import read_to_look_at, relative_name
 from contextseg.data.label_files import LabelCode, read_classes
 from contextseg.data.label_space import LabelSpace
 from contextseg.errors import DataError
@@ -91,26 +91,29 @@ class LabelledImages:
         """
         return read_classes(self.items[i].label, self.code)
 
-    def read(self, i: int, *, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def read(
+        self, i: int, *, shorter_px: int, max_pixels: int = MAX_PIXELS
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Read an image and its label map.
 
         Args:
             i: index into `items`.
+            shorter_px: at which the image is looked at; it may be read smaller than it is, see `read_to_look_at`.
             max_pixels: an image or a label with more pixels is refused.
 
         Returns:
-            (H, W, 3) uint8 RGB, and (H, W) uint8 as from `read_label`.
+            (h, w, 3) uint8 RGB, and (H, W) uint8 as from `read_label`.
 
         Raises:
             DataError: a file cannot be read, or they are of different sizes.
         """
         item = self.items[i]
-        image = read_image(item.image, max_pixels=max_pixels)
+        image, size = read_to_look_at(item.image, shorter_px=shorter_px, max_pixels=max_pixels)
         label = read_classes(item.label, self.code, max_pixels=max_pixels)
-        if label.shape != image.shape[:2]:
+        if label.shape != size:
             raise DataError(
                 f"{item.label}: is {label.shape[1]} x {label.shape[0]} pixels, its image "
-                f"{item.image.name} is {image.shape[1]} x {image.shape[0]}"
+                f"{item.image.name} is {size[1]} x {size[0]}"
             )
         return image, label
 
