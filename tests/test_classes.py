@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contextseg.classes import Classes, SegmentClass
+from contextseg.classes import Classes, SegmentClass, looked_up
 from contextseg.colours import palette
 from contextseg.errors import ClassesError
 
@@ -65,6 +65,18 @@ def test_values_fit_their_type(n_classes: int, background: int, first: int, dtyp
     assert values.dtype == dtype
     assert values[7] == background
     assert values[-1] == n_classes - 1 + first
+
+
+@pytest.mark.parametrize("ids", [np.uint8, np.uint16, np.int64])
+@pytest.mark.parametrize("values", [np.uint8, np.uint16])
+def test_values_are_looked_up(ids: type, values: type) -> None:
+    values_K = np.array([7, 255, 0, 7], values)
+    found = looked_up(values_K, np.array([[0, 1, 2], [3, 3, 1]], ids))
+    assert found.tolist() == [[7, 255, 0], [7, 7, 255]]
+    assert found.dtype == values
+    with pytest.raises(IndexError):
+        looked_up(values_K, np.array([[0, 4]], ids))
+    assert looked_up(values_K, np.zeros((0, 3), ids)).shape == (0, 3)
 
 
 def test_each_change_can_be_taken_back() -> None:

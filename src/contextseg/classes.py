@@ -129,7 +129,7 @@ class Classes:
         return [entry for entry in self.entries if entry.merged_into is None and not entry.hidden]
 
     def values(self, *, background: int, first: int = 0) -> NDArray[np.unsignedinteger[Any]]:
-        """Return the value of each cluster in a mask, (K,): ``values(...)[clusters]`` is the mask.
+        """Return the value of each cluster in a mask, (K,): ``values(...)[clusters]`` is the mask; see `looked_up`.
 
         Args:
             background: value of the hidden classes.
@@ -204,6 +204,16 @@ class Classes:
                 circle = " -> ".join(map(str, path[path.index(entry.id) :]))
                 raise ClassesError(f"the merges would go round in a circle: {circle}; undo one of them first")
         return entry
+
+
+def looked_up(
+    values_K: NDArray[np.unsignedinteger[Any]], ids_HW: NDArray[np.integer]
+) -> NDArray[np.unsignedinteger[Any]]:
+    """Return ``values_K[ids_HW]``, in a third of its time where both are uint8: numpy makes 64-bit indices of ids."""
+    if not values_K.dtype == ids_HW.dtype == np.uint8 or ids_HW.max(initial=0) >= len(values_K):
+        return np.asarray(values_K[ids_HW])
+    table = values_K.tobytes().ljust(256, b"\0")
+    return np.frombuffer(bytearray(ids_HW).translate(table), np.uint8).reshape(ids_HW.shape)
 
 
 def _explain(error: ValidationError) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import find_objects
 
-from contextseg.classes import Classes
+from contextseg.classes import Classes, looked_up
 from contextseg.export.indexed_png import save_png
 from contextseg.export.json_array import JsonArray
 from contextseg.export.writer import file_name
@@ -57,7 +57,7 @@ class CocoPanopticWriter:
 
     def add(self, image: Path, name: Path, clusters_HW: NDArray[np.unsignedinteger[Any]]) -> None:
         """Write the PNG of one image, in which id = R + 256 G + 65536 B, and its segments."""
-        values_HW = self.values_K[clusters_HW]
+        values_HW = looked_up(self.values_K, clusters_HW)
         image_id = self.file.add_image(file_name(image, name), values_HW.shape)
         rgb_HW3 = np.stack([values_HW & 255, values_HW >> 8, np.zeros_like(values_HW)], axis=-1).astype(np.uint8)
         save_png(self.masks / name, Image.fromarray(rgb_HW3))
@@ -83,7 +83,7 @@ class CocoRleWriter:
 
     def add(self, image: Path, name: Path, clusters_HW: NDArray[np.unsignedinteger[Any]]) -> None:
         """Add one image and the masks of its classes."""
-        values_HW = self.values_K[clusters_HW]
+        values_HW = looked_up(self.values_K, clusters_HW)
         image_id = self.file.add_image(file_name(image, name), values_HW.shape)
         for value, area, bbox in _segments(values_HW):
             rle = self.coco.encode(np.asfortranarray(values_HW == value, dtype=np.uint8))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contextseg.classes import Classes
+from contextseg.classes import Classes, looked_up
 from contextseg.errors import DataError
 from contextseg.export.colour_masks import BACKGROUND, background_first
 from contextseg.export.indexed_png import write_mask
@@ -39,7 +39,7 @@ class DatumaroWriter:
         if stem in self.stems:
             raise DataError(f"{image}: would be the second image named {stem}; rename it or its folder")
         self.stems.add(stem)
-        write_mask(self.out / "masks" / f"{stem}.png", self.values_K[clusters_HW], self.colours)
+        write_mask(self.out / "masks" / f"{stem}.png", looked_up(self.values_K, clusters_HW), self.colours)
         (self.out / "images").mkdir(exist_ok=True)
         shutil.copyfile(image, self.out / "images" / f"{stem}{image.suffix}")
 

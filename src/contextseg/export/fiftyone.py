@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contextseg.classes import Classes
+from contextseg.classes import Classes, looked_up
 from contextseg.export.indexed_png import save_png
 from contextseg.files import write_atomically
 
@@ -29,7 +29,7 @@ class FiftyOneWriter:
 
     def add(self, image: Path, name: Path, clusters_HW: NDArray[np.unsignedinteger[Any]]) -> None:
         """Copy one image and write its mask."""
-        save_png(self.out / "labels" / name, Image.fromarray(self.values_K[clusters_HW]))
+        save_png(self.out / "labels" / name, Image.fromarray(looked_up(self.values_K, clusters_HW)))
         copy = self.out / "data" / name.with_name(name.stem + image.suffix)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(image, copy)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contextseg.classes import Classes
+from contextseg.classes import Classes, looked_up
 from contextseg.conventions import STRETCH_PERCENTILES, ignore_value
 from contextseg.errors import ImageError
 from contextseg.extras import import_extra
@@ -137,7 +137,7 @@ class GeoTiffWriter:
                 target.write_colormap(1, dict(enumerate(map(tuple, self.classes.colours_K3.tolist()))))
             target.update_tags(1, **{f"class_{entry.id}": entry.name for entry in self.classes.shown()})
             for rows, columns, clusters_HW in windows:
-                values_HW = np.where(raster.is_valid(rows, columns), self.values_K[clusters_HW], self.nodata)
+                values_HW = np.where(raster.is_valid(rows, columns), looked_up(self.values_K, clusters_HW), self.nodata)
                 target.write(values_HW.astype(self.values_K.dtype), 1, window=_window(rows, columns))
 
 

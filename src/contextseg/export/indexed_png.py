@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from contextseg.classes import Classes
+from contextseg.classes import Classes, looked_up
 from contextseg.conventions import IGNORE, IGNORE_16, ignore_value
 from contextseg.errors import DataError
 from contextseg.files import atomic
@@ -32,7 +32,7 @@ class PngWriter:
 
     def add(self, image: Path, name: Path, clusters_HW: npt.NDArray[np.unsignedinteger[Any]]) -> None:
         """Write the mask of one image."""
-        write_mask(self.out / name, self.values_K.take(clusters_HW), self.colours)
+        write_mask(self.out / name, looked_up(self.values_K, clusters_HW), self.colours)
 
     def finish(self) -> None:
         """There is nothing left to write."""
@@ -159,6 +159,8 @@ def _check_mask(mask_HW: npt.NDArray[np.integer], palette: npt.NDArray[np.uint8]
     if mask_HW.ndim != 2 or mask_HW.size == 0 or not np.issubdtype(mask_HW.dtype, np.integer):
         raise DataError(f"a mask has the shape (H, W) and integers; got {mask_HW.shape} {mask_HW.dtype}")
     n_clusters, ignore = len(palette), ignore_value(len(palette))
+    if mask_HW.min() >= 0 and mask_HW.max() < n_clusters:
+        return
     bad = ((mask_HW < 0) | (mask_HW >= n_clusters)) & (mask_HW != ignore)
     if bad.any():
         raise DataError(

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from contextseg.classes import Classes
+from contextseg.classes import Classes, looked_up
 from contextseg.export.json_array import JsonArray
 from contextseg.export.writer import file_name
 from contextseg.files import atomic, write_atomically
@@ -37,7 +37,7 @@ class LabelStudioWriter:
 
     def add(self, image: Path, name: Path, clusters_HW: NDArray[np.unsignedinteger[Any]]) -> None:
         """Add the task of one image."""
-        values_HW = self.values_K[clusters_HW]
+        values_HW = looked_up(self.values_K, clusters_HW)
         height, width = values_HW.shape
         brushes = [
             {

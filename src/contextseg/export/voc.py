@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contextseg.classes import Classes
+from contextseg.classes import Classes, looked_up
 from contextseg.errors import DataError
 from contextseg.export.colour_masks import BACKGROUND, background_first
 from contextseg.export.indexed_png import write_mask
@@ -38,7 +38,7 @@ class VocWriter:
 
     def add(self, image: Path, name: Path, clusters_HW: NDArray[np.unsignedinteger[Any]]) -> None:
         """Write the two masks of one image."""
-        values_HW = self.values_K[clusters_HW]
+        values_HW = looked_up(self.values_K, clusters_HW)
         write_mask(self.out / "SegmentationClass" / name, values_HW, self.colours)
         write_mask(self.out / "SegmentationObject" / name, values_HW, _voc_colours())
         self.stems.append(name.with_suffix("").as_posix())
