@@ -88,6 +88,19 @@ def test_the_run_folder_is_complete(scenes: Path, tmp_path: Path, method: str) -
     assert run.settings().method == method
 
 
+def test_folders_may_be_given_as_strings(tmp_path: Path) -> None:
+    write_scenes(tmp_path, 8, size=(64, 96))
+    run, images, masks = (str(tmp_path / part) for part in ("run", "images", "masks"))
+    verbs.fit(images, run, tiny(len(CLASSES), method="lab"))
+    verbs.name(run, {0: "sky"})
+    verbs.merge(run, 0, [1])
+    verbs.hide(run, [2])
+    assert verbs.predict(run, images, masks) == []
+    assert verbs.export(run, images, masks + "-voc", format="voc") == []
+    assert verbs.evaluate(run, str(tmp_path), fresh_clusters=images).n_images == 8
+    assert len(list_images(tmp_path / "images")) == len(list((tmp_path / "masks").glob("*.png"))) == 8
+
+
 def test_predict_writes_masks_of_the_images_size_in_their_folders(lab_run: Path, tmp_path: Path) -> None:
     sizes = {"a/wide.png": (40, 301), "a/b/tall.jpg": (123, 45), "one.png": (1, 1)}
     for name, (height, width) in sizes.items():

@@ -26,9 +26,9 @@ Add = Callable[[Path, Path], None]
 
 
 def export(
-    run: Path,
-    images: Path | None,
-    out: Path,
+    run: str | Path,
+    images: str | Path | None,
+    out: str | Path,
     *,
     format: str,
     scale: float | None = None,
@@ -64,6 +64,7 @@ def export(
         raise SettingsError(f"format: got '{format}'; there are {', '.join(FORMATS)} and onnx")
     if scale is not None and format != "geotiff":
         raise SettingsError(f"scale: got {scale:g}, but only geotiff reads it; the format is {format}")
+    run, out = Path(run), Path(out)
     folder = RunFolder.open(run)
     classes = Classes.read(folder.classes, folder.settings().n_classes)
     if format == "onnx":
@@ -75,7 +76,7 @@ def export(
         return []
     if images is None:
         raise SettingsError(f"images: got none, but {format} holds masks of images; give a folder of them")
-    predictor = Predictor.load(folder, device=device)
+    images, predictor = Path(images), Predictor.load(folder, device=device)
     names = mask_names(list_images(images), images)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out}: is not empty; give a new folder, so that no old mask stays among the new ones")

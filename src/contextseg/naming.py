@@ -11,7 +11,7 @@ from contextseg.errors import ClassesError
 from contextseg.run_folder import RunFolder
 
 
-def name(run: Path, names: Mapping[int, str]) -> Classes:
+def name(run: str | Path, names: Mapping[int, str]) -> Classes:
     """Give names to classes, such as ``name(run, {3: "sky", 7: "road"})``.
 
     Args:
@@ -28,7 +28,7 @@ def name(run: Path, names: Mapping[int, str]) -> Classes:
     return _write(run, _read(run).rename(names)) if names else _read(run)
 
 
-def merge(run: Path, into: int, others: Sequence[int], *, undo: bool = False) -> Classes:
+def merge(run: str | Path, into: int, others: Sequence[int], *, undo: bool = False) -> Classes:
     """Make other classes part of one: in every mask written from now on their pixels have its id.
 
     Args:
@@ -47,7 +47,7 @@ def merge(run: Path, into: int, others: Sequence[int], *, undo: bool = False) ->
     return _write(run, _read(run).merge(into, others, undo=undo))
 
 
-def hide(run: Path, ids: Sequence[int], *, undo: bool = False) -> Classes:
+def hide(run: str | Path, ids: Sequence[int], *, undo: bool = False) -> Classes:
     """Make classes background: in every mask written from now on their pixels have no class.
 
     Args:
@@ -83,11 +83,11 @@ def classes_table(classes: Classes) -> Table:
     return table
 
 
-def _read(run: Path) -> Classes:
-    folder = RunFolder.open(run)
+def _read(run: str | Path) -> Classes:
+    folder = RunFolder.open(Path(run))
     return Classes.read(folder.classes, folder.settings().n_classes)
 
 
-def _write(run: Path, classes: Classes) -> Classes:
-    classes.write(RunFolder.open(run).classes)
+def _write(run: str | Path, classes: Classes) -> Classes:
+    classes.write(RunFolder.open(Path(run)).classes)
     return classes

@@ -59,9 +59,9 @@ class _Image(NamedTuple):
 
 @process_errors()
 def predict(
-    run: Path,
-    images: Path,
-    out: Path,
+    run: str | Path,
+    images: str | Path,
+    out: str | Path,
     *,
     confidence: bool = False,
     raw: bool = False,
@@ -98,6 +98,7 @@ def predict(
         DataError: there are no images, none of them can be used, or two of them would have one mask.
         SettingsError: there is no such device, or it does not multiply in half precision.
     """
+    run, images, out = Path(run), Path(images), Path(out)
     folder = RunFolder.open(run)
     predictor = Predictor.load(folder, device=own_device(device), half=half)
     targets = mask_names(list_images(images), images)
@@ -116,9 +117,7 @@ def predict(
         kinds = (out, out / "confidence") if confidence else (out,)
         targets = first_does(
             lambda: {
-                path: target
-                for path, target in targets.items()
-                if not all(is_written(folder / target) for folder in kinds)
+                path: target for path, target in targets.items() if not all(is_written(kind / target) for kind in kinds)
             }
         )
     own = share(list(targets))
@@ -213,14 +212,14 @@ def _are_of_others(masks: Path, clusters: str) -> bool:
 
 @process_errors()
 def evaluate(
-    run: Path,
-    data: Path,
+    run: str | Path,
+    data: str | Path,
     *,
     split: str | None = None,
     data_set: str | None = None,
     probe: str | None = None,
     probe_split: str | None = None,
-    fresh_clusters: Path | None = None,
+    fresh_clusters: str | Path | None = None,
     flip: bool = False,
     refine: bool = False,
     merged: bool = False,
@@ -259,7 +258,7 @@ def evaluate(
             each other.
     """
     _check_options(probe, probe_split, fresh_clusters, merged)
-    probe_split = probe_split or "train"
+    run, data, probe_split = Path(run), Path(data), probe_split or "train"
     console = console or Console(quiet=True)
     folder = RunFolder.open(run)
     predictor = Predictor.load(folder, device=own_device(device))
@@ -269,7 +268,7 @@ def evaluate(
     scorer: Scorer = predictor.score
     n_rows = settings.n_classes
     if fresh_clusters is not None:
-        predictor.centers = cluster_afresh(predictor, fresh_clusters, console)
+        predictor.centers = cluster_afresh(predictor, Path(fresh_clusters), console)
     if probe is not None:
         train = open_labelled(data, probe_split, data_set)
         _check_apart(train, labelled)
@@ -301,7 +300,7 @@ def evaluate(
     return result
 
 
-def _check_options(probe: str | None, probe_split: str | None, fresh_clusters: Path | None, merged: bool) -> None:
+def _check_options(probe: str | None, probe_split: str | None, fresh_clusters: str | Path | None, merged: bool) -> None:
     if probe_split is not None and probe is None:
         raise SettingsError(f"probe_split={probe_split} says whose labels a probe reads, and there is none; set probe")
     if probe is not None and fresh_clusters is not None:

@@ -20,15 +20,15 @@ _NOT_OF_ALL_ROWS = {
 
 
 def compare(
-    data: Path,
+    data: str | Path,
     methods: Sequence[str],
-    out: Path,
+    out: str | Path,
     *,
     n_seeds: int = 3,
     settings: Mapping[str, Any] | None = None,
     split: str | None = None,
     data_set: str | None = None,
-    images: Path | None = None,
+    images: str | Path | None = None,
     console: Console | None = None,
 ) -> list[Row]:
     """Compare methods on a labelled set: same images, start and schedule for all, last epoch, every seed.
@@ -55,12 +55,22 @@ def compare(
         SettingsError: a method is unknown, or `settings` do not fit it, or name a seed or a method; none is run then.
         DataError: the set cannot be used.
     """
+    data, out = Path(data), Path(out)
     console = console or Console(quiet=True)
     labelled = open_labelled(data, split, data_set)
     rows = _rows(methods, labelled.space.n_classes, settings or {})
     for seed in range(n_seeds):
         for name, values in rows.items():
-            run_row(name, values, seed, images=images or data, labelled=labelled, out=out, split=split, console=console)
+            run_row(
+                name,
+                values,
+                seed,
+                images=Path(images or data),
+                labelled=labelled,
+                out=out,
+                split=split,
+                console=console,
+            )
         write_tables(collect(out, list(rows), seed + 1), out)  # later seeds may have scores of another split
     found = collect(out, list(rows), n_seeds)
     console.print(screen_table(found, title=str(labelled)))

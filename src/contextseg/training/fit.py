@@ -39,7 +39,7 @@ from contextseg.training.processes import process_errors, start_fabric
 
 @process_errors()
 def fit(
-    images: Path, out: Path, settings: Settings, *, resume: bool = False, console: Console | None = None
+    images: str | Path, out: str | Path, settings: Settings, *, resume: bool = False, console: Console | None = None
 ) -> RunFolder:
     """Learn classes from unlabelled images; where torchrun has started several processes, in all of them together.
 
@@ -63,6 +63,7 @@ def fit(
         ProcessError: of several processes, another has ended or does not answer.
         WriteError: the run cannot be written; once it can, `resume` goes on.
     """
+    images, out = Path(images), Path(out)
     console, fabric = console or Console(quiet=True), _fabric(settings)
     with ExitStack() as held:
         run, cache, settings, meta = first_does(lambda: prepare(images, out, settings, resume, console, held))
@@ -95,7 +96,7 @@ def fit(
 
 @process_errors()
 def pretrain(
-    images: Path, out: Path, settings: Settings, *, resume: bool = False, console: Console | None = None
+    images: str | Path, out: str | Path, settings: Settings, *, resume: bool = False, console: Console | None = None
 ) -> Path:
     """Train a backbone on unlabelled images by self-supervision, for runs to start from.
 
@@ -118,6 +119,7 @@ def pretrain(
         SettingsError: several processes cannot train with these settings.
         ProcessError: of several processes, another has ended or does not answer.
     """
+    images, out = Path(images), Path(out)
     if out.exists() or out.suffix != ".safetensors":
         raise RunError(f"{out}: must be the name of a new file that ends in .safetensors")
     console, fabric = console or Console(quiet=True), _fabric(settings)
