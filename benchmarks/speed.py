@@ -4,10 +4,10 @@
 
 Generated scenes, random weights. The **floor** of a training step is the forward pass of the bare backbone and decoder
 on two views that lie on the device, the backward pass and the optimiser, measured before and after each row; that of
-prediction, of scenes as PNG and as JPEG, is the forward pass of what was trained on such images. Times are medians over
-the epochs after the first; the start of `context`, which comes once, has a column of its own. "own-schedule" is
-PiCIE's: it finds the centres in all cells of all views, and stores the labels of every view on disk, in passes of
-their own.
+prediction, of scenes as PNG, as JPEG and enlarged to photographs, is the forward pass of what was trained on such
+images. Times are medians over the epochs after the first; the start of `context`, which comes once, has a column of its
+own. "own-schedule" is PiCIE's: it finds the centres in all cells of all views, and stores the labels of every view on
+disk, in passes of their own.
 """
 
 import statistics
@@ -48,6 +48,7 @@ from contextseg.training import images as images_of_a_run
 from contextseg.views.siamese import SiameseBatch
 
 BATCH, TURNS = 16, 5  # of the forward pass beside prediction
+PHOTOGRAPH = 4000, 3000  # width and height of what a telephone takes
 CLUSTERING, AFTERWARDS = "clustering", "afterwards"
 TRAINING = ("views", "forward", "loss", "backward", "optimiser")
 console = Console(width=130)
@@ -173,18 +174,20 @@ def main(
             own = make_settings(values if ROWS[name] is Context else plain)
             report_epochs(name, ROWS[name], own, root / "scenes" / "images", root / name, bare_step)
         if "context" in only.split(","):
-            for suffix in (".png", ".jpg"):  # scenes are noisy, and so hard to pack: photographs come as JPEG
-                folder = as_files(root / "scenes" / "images", suffix)
-                report_prediction(root / "context", folder, device)
+            paths = list_images(root / "scenes" / "images")
+            scenes = [Image.fromarray(read_image(path)) for path in paths]
+            photographs = [scene.resize(PHOTOGRAPH, Image.Resampling.BICUBIC) for scene in scenes[:BATCH]]
+            # scenes are noisy, and so hard to pack: photographs come as JPEG
+            for name, pictures in {"a.png": scenes, "a.jpg": scenes, "12-megapixels.jpg": photographs}.items():
+                report_prediction(root / "context", as_files(pictures, root / name), device)
 
 
-def as_files(images: Path, suffix: str) -> Path:
-    """Return a folder of the images as files of one kind, beside them."""
-    folder = images.with_name(f"images{suffix}")
-    folder.mkdir()
-    for path in list_images(images):
-        Image.fromarray(read_image(path)).save(folder / f"{path.stem}{suffix}", quality=90)
-    return folder
+def as_files(pictures: list[Image.Image], kind: Path) -> Path:
+    """Return a new folder of pictures as files, named by the kind of file, such as ``a.png``."""
+    kind.mkdir()
+    for index, picture in enumerate(pictures):
+        picture.save(kind / f"{index}{kind.suffix}", quality=90)
+    return kind
 
 
 def make_bare_step(settings: Settings, device: str) -> Callable[[], None]:
@@ -253,9 +256,9 @@ def report_prediction(run: Path, images: Path, device: str) -> None:
     settings = folder.settings()
     trained = METHODS[settings.method](settings, load_start=False).to(device).eval().embedding
     trained = trained.to(memory_format=torch.channels_last)
-    folded = Predictor.load(folder, device=device).embedding
-    paths = list_images(images)
-    height, width, _ = read_image(paths[0]).shape
+    predictor, paths = Predictor.load(folder, device=device), list_images(images)
+    folded = predictor.embedding
+    height, width = predictor.resized(read_image(paths[0])).shape[1:]
     batch = torch.rand(BATCH, 3, height, width, device=device).contiguous(memory_format=torch.channels_last)
     where = torch.zeros(BATCH, 2, height // 4, width // 4, device=device)
     n_batches = max(1, len(paths) // BATCH)
