@@ -62,13 +62,7 @@ def best_cluster(scores_Khw: Tensor, size: tuple[int, int]) -> Prediction:
         scores_Khw: float32.
         size: (H, W) in pixels.
     """
-    clusters, confidence = np.empty(size, _dtype(scores_Khw)), np.empty(size, np.float32)
-    for part, at_pixels_Krc in _parts(scores_Khw, size, (slice(0, size[0]), slice(0, size[1]))):
-        best_rc, clusters[part] = largest(at_pixels_Krc)
-        rest_Krc = at_pixels_Krc.sub_(best_rc).div_(CONFIDENCE_TEMPERATURE)
-        # the softmax at its largest value, without the others
-        confidence[part] = rest_Krc.exp_().sum(0).reciprocal_().numpy()
-    return Prediction(clusters, confidence)
+    return Prediction(best_ids(scores_Khw, size), _confidence(scores_Khw, size))
 
 
 def best_ids(scores_Khw: Tensor, size: tuple[int, int]) -> NDArray[np.unsignedinteger[Any]]:
@@ -83,14 +77,23 @@ def best_ids(scores_Khw: Tensor, size: tuple[int, int]) -> NDArray[np.unsignedin
             clusters[block] = possible_k.item()
             continue
         for part, at_pixels_krc in _parts(scores_Khw[possible_k], size, block):
-            clusters[part] = largest(at_pixels_krc, possible_k.numpy())[1]
+            clusters[part] = largest(at_pixels_krc, possible_k.numpy())
     return clusters
 
 
-def largest(
-    scores_KHW: Tensor, ids_K: NDArray[np.integer[Any]] | None = None
-) -> tuple[Tensor, NDArray[np.unsignedinteger[Any]]]:
-    """Return the largest score of each pixel, and the first cluster that has it, uint8 or uint16: (H, W) each.
+def _confidence(scores_Khw: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
+    confidence = np.empty(size, np.float32)
+    for part, at_pixels_Krc in _parts(
+        scores_Khw / CONFIDENCE_TEMPERATURE, size, (slice(0, size[0]), slice(0, size[1]))
+    ):
+        # the softmax at its largest value, without the others
+        below_Krc = at_pixels_Krc.sub_(at_pixels_Krc.amax(0))
+        confidence[part] = below_Krc.exp_().sum(0).reciprocal_().numpy()
+    return confidence
+
+
+def largest(scores_KHW: Tensor, ids_K: NDArray[np.integer[Any]] | None = None) -> NDArray[np.unsignedinteger[Any]]:
+    """Return the first cluster with the largest score of each pixel: (H, W), uint8 or uint16.
 
     Whole planes are compared, one after the other: PyTorch's `max` with its indices takes several times as long.
 
@@ -99,10 +102,9 @@ def largest(
         ids_K: of the clusters, ascending; by default from 0.
     """
     ids_K = np.arange(len(scores_KHW)) if ids_K is None else ids_K
-    best_HW = scores_KHW.amax(0)
-    is_best_KHW = (scores_KHW.numpy() == best_HW.numpy()).view(np.uint8)
+    is_best_KHW = (scores_KHW.numpy() == scores_KHW.amax(0).numpy()).view(np.uint8)
     from_last_K = (ids_K[-1] - ids_K).astype(np.uint8 if ids_K[-1] < 256 else np.uint16)
-    return best_HW, from_last_K.dtype.type(ids_K[-1]) - (is_best_KHW * from_last_K[:, None, None]).max(0)
+    return np.asarray(from_last_K.dtype.type(ids_K[-1]) - (is_best_KHW * from_last_K[:, None, None]).max(0))
 
 
 def _possible(scores_Khw: Tensor) -> Tensor:

@@ -172,7 +172,7 @@ class _Strip:
             scores_Khw = total_Khw[:, start - first : stop - first] / weight_hw[start - first : stop - first]
             at_rows = _between(scores_Khw, 1, y_H, n_rows, start)
             at_pixels = _between(at_rows, 2, self.x_W, n_columns, self.cells.start)
-            yield some, self.columns, largest(at_pixels)[1]
+            yield some, self.columns, largest(at_pixels)
 
     def _n_cells(self, axis: int) -> int:
         """Return how many cells hold a part of the image."""
