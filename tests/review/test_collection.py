@@ -32,6 +32,21 @@ def test_counts_by_hand(case: tuple[Path, Path]) -> None:
     assert np.allclose(found.confidence_N, [0.5, 0.9, 0.25], atol=1 / 255)
 
 
+@pytest.mark.parametrize("n_clusters", [256, 257])
+def test_masks_of_bytes_and_of_more_are_counted_alike(tmp_path: Path, n_clusters: int) -> None:
+    ids = (
+        np.random.default_rng(0).integers(0, n_clusters, (40, 50)).astype(np.uint8 if n_clusters <= 256 else np.uint16)
+    )
+    for folder, picture in {"images": Image.new("RGB", (50, 40)), "masks": Image.fromarray(ids)}.items():
+        (tmp_path / folder).mkdir()
+        picture.save(tmp_path / folder / "a.png")
+    found = open_collection(
+        tmp_path / "images", tmp_path / "masks", n_clusters, tmp_path / "counts.npz", max_pixels=10_000, console=QUIET
+    )
+    assert np.array_equal(found.counts_NK, [np.bincount(ids.ravel(), minlength=n_clusters)])
+    assert found.counts_NK.dtype == np.int64
+
+
 def test_counts_are_kept_until_a_mask_changes(case: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     first = opened(case)
     counted: list[str] = []

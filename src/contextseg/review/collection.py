@@ -3,6 +3,7 @@
 Shape suffixes: N images, K clusters, H, W mask height and width in pixels.
 """
 
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 
 from contextseg.data.images import list_images, read_image, without_pillow_limit
+from contextseg.data.threads import map_ahead
 from contextseg.errors import ImageError, RunError
 from contextseg.export.indexed_png import is_written
 from contextseg.export.names import mask_names
@@ -98,12 +100,15 @@ def open_collection(
         raise RunError(f"{masks}: holds no mask of the images in {images}; expected such as {masks / 'NAME.png'}")
     known = _read_kept(kept, n_clusters)
     names = tuple(name.as_posix() for name in found.values())
+
+    def look(name: str) -> _Row:
+        row, stamp = known.get(name), (masks / name).stat().st_mtime_ns
+        return row if row is not None and row[0] == stamp else _count(masks, name, n_clusters, stamp)
+
     rows = []
-    with progress(console, "looking at masks", len(names)) as advance:
-        for name in names:
-            row = known.get(name)
-            stamp = (masks / name).stat().st_mtime_ns
-            rows.append(row if row is not None and row[0] == stamp else _count(masks, name, n_clusters, stamp))
+    with progress(console, "looking at masks", len(names)) as advance, closing(map_ahead(look, names)) as looked_at:
+        for row in looked_at:
+            rows.append(row)
             advance(1)
     stamps_N, counts_NK, confidence_N = zip(*rows, strict=True)
     counts, confidence = np.stack(counts_NK), np.array(confidence_N, np.float32)
@@ -126,7 +131,11 @@ def _read_kept(path: Path, n_clusters: int) -> dict[str, _Row]:
 
 
 def _count(masks: Path, name: str, n_clusters: int, stamp: int) -> _Row:
-    counts_K = np.bincount(_read_clusters(masks / name, n_clusters).ravel(), minlength=n_clusters)
+    clusters_HW = _read_clusters(masks / name, n_clusters)
+    if n_clusters <= 256:  # Pillow counts bytes in a third of the time that numpy takes
+        counts_K = np.array(Image.fromarray(clusters_HW).histogram()[:n_clusters])
+    else:
+        counts_K = np.bincount(clusters_HW.ravel(), minlength=n_clusters)
     certain = masks / "confidence" / name
     return stamp, counts_K, float(_read_png(certain).mean() / 255) if certain.exists() else float("nan")
 
