@@ -15,7 +15,7 @@ from contextseg.data.labelled import DATA_SETS
 from contextseg.data.scenes import CLASSES
 from contextseg.exporting import FORMATS
 from contextseg.run_folder import RunFolder
-from contextseg.settings import make_settings
+from contextseg.settings import METHOD_SECTIONS, make_settings
 
 FAST = ["--set", "data.image_px=64", "--set", "views.frame_px=64", "--set", "clustering.max_points=2000"]
 
@@ -141,6 +141,10 @@ def test_changes_of_classes_that_make_no_sense(tmp_path: Path, arguments: list[s
 def test_the_help_of_export_names_all_formats() -> None:
     told = run("export", "--help")
     assert [name for name in (*FORMATS, "onnx") if name not in told] == []
+
+
+def test_the_help_of_fit_names_all_methods() -> None:
+    assert ", ".join(METHOD_SECTIONS) in " ".join(run("fit", "--help").replace("\u2502", " ").split())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from contextseg.classes import Classes
 from contextseg.methods.context import Context
@@ -58,6 +59,14 @@ def test_clusters_and_confidence_agree_on_twenty_sizes(exported: tuple[Predictor
         assert (classes == expected.clusters).mean() >= 0.999, (height, width)
         np.testing.assert_allclose(confidence, expected.confidence, atol=0.02)
     assert len(np.unique(predictor.predict(image).clusters)) > 1
+
+
+def test_nearly_all_pixels_agree_where_an_image_is_many_times_as_large(exported: tuple[Predictor, Path]) -> None:
+    predictor, path = exported
+    coarse = np.random.default_rng(0).integers(0, 256, (10, 14, 3), np.uint8)
+    image = np.asarray(Image.fromarray(coarse).resize((700, 500), Image.Resampling.BICUBIC))
+    (classes,) = onnxruntime.InferenceSession(path).run(["classes"], {"pixels": image})
+    assert (classes == predictor.predict(image).clusters).mean() > 0.99
 
 
 def test_the_file_names_its_classes(exported: tuple[Predictor, Path], tmp_path: Path) -> None:

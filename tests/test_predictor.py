@@ -59,6 +59,18 @@ def test_any_size_gives_a_map_of_that_size(height, width):
     assert prediction.confidence.max() <= 1
 
 
+def test_arrays_that_run_backwards_or_may_not_be_written_are_images_too():
+    """At the very size that they are looked at in, so that nothing is resized: BGR turned round, a mirror image."""
+    predictor = patchify_predictor(tile_px=64, overlap_px=32)
+    size = predictor.resized(noise(32, 64)).shape[1:]
+    image = noise(*size)
+    fixed = image.copy()
+    fixed.flags.writeable = False
+    for given in (image[..., ::-1], image[:, ::-1], fixed):
+        assert given.shape[:2] == tuple(size)
+        assert torch.equal(predictor.score(given), predictor.score(given.copy()))
+
+
 @pytest.mark.parametrize(("tile_px", "overlap_px"), [(64, 32), (96, 32), (64, 0), (128, 64), (32, 0)])
 @pytest.mark.parametrize(("height", "width"), [(17, 301), (290, 33), (32, 416)])
 def test_tiles_give_what_the_whole_gives(height, width, tile_px, overlap_px):

@@ -125,6 +125,8 @@ def test_a_large_photograph_is_read_small_and_told_as_if_it_were_not(lab_run: Pa
     whole = Predictor.load(RunFolder(lab_run)).predict(read_image(tmp_path / "a.jpg")).clusters
     assert values(tmp_path / "out/a.png").shape == whole.shape == (512, 768)
     assert (values(tmp_path / "out/a.png") == whole).mean() > 0.98
+    pixels, size = Predictor.load(RunFolder(lab_run)).read(tmp_path / "a.jpg")
+    assert (pixels.shape, size) == ((128, 192, 3), (512, 768))
     of_file = ContextSegmenter.load(lab_run).predict(tmp_path / "a.jpg").clusters
     assert np.array_equal(of_file, values(tmp_path / "out/a.png"))
 

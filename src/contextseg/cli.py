@@ -1,6 +1,6 @@
 """The command line: a function for each command, on the same verbs as in Python.
 
-torch is imported inside the commands, so that ``--help`` answers at once.
+torch and pydantic are imported inside the commands, so that ``--help`` answers at once.
 """
 
 import json
@@ -17,8 +17,6 @@ from rich.progress import MofNCompleteColumn, Progress
 from contextseg.errors import ClassesError, ContextsegError, SettingsError
 from contextseg.memory import keep_freed_memory
 from contextseg.progress import tell, tell_left_out
-from contextseg.run_folder import RunFolder
-from contextseg.settings import METHOD_SECTIONS, load_settings, make_pretraining_settings, make_settings, override
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -65,7 +63,10 @@ def fit(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The run folder to make.")],
     classes: Annotated[str | None, typer.Option(help="How many classes to find; auto lets the images decide.")] = None,
-    method: Annotated[str | None, typer.Option(help=f"How they are learnt: {', '.join(METHOD_SECTIONS)}.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="How they are learnt: context, picie, mdc, iic, densesiam, stego, kmeans, lab."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file of settings; options here are laid over it.")] = None,
     assignments: Annotated[
         list[str] | None,
@@ -82,6 +83,9 @@ def fit(
 ) -> None:
     """Learn classes from a folder of unlabelled images."""
     with _one_line_errors():
+        from contextseg.run_folder import RunFolder
+        from contextseg.settings import load_settings, make_settings, override
+
         values: dict[str, Any] = load_settings(config) if config else {}
         if resume and not config:
             values = load_settings(RunFolder.open(out).path / "settings.yaml")
@@ -121,6 +125,8 @@ def pretrain(
 ) -> None:
     """Train a backbone on unlabelled images by self-supervision: weights for `fit --weights`."""
     with _one_line_errors():
+        from contextseg.settings import make_pretraining_settings, override
+
         options = {
             "pretraining.method": method,
             "backbone.name": backbone,
@@ -366,14 +372,15 @@ def compare(
 ) -> None:
     """Train and score several methods under one protocol, and print one table; goes on where it stopped."""
     with _one_line_errors():
+        from contextseg.comparison.compare import compare
+        from contextseg.settings import override
+
         shared = {
             "backbone.name": backbone,
             "backbone.weights": weights,
             "training.epochs": epochs,
         }
         settings = override({}, _given(shared, assignments))
-        from contextseg.comparison.compare import compare
-
         compare(
             data,
             methods.split(","),

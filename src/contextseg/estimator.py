@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
+from torch import Tensor
 
-from contextseg.classes import Classes
+from contextseg.classes import Classes, looked_up
 from contextseg.conventions import ignore_value
 from contextseg.data.images import read_image, rgb_array
 from contextseg.errors import DataError, RunError
 from contextseg.export.indexed_png import overlay
-from contextseg.pixel_clusters import Prediction, best_cluster
+from contextseg.pixel_clusters import Prediction, best_cluster, best_ids
 from contextseg.predictor import Predictor, checked
 from contextseg.run_folder import RunFolder
 from contextseg.settings import Settings, make_settings
@@ -103,11 +104,7 @@ class ContextSegmenter:
             RunError: there is nothing to predict with before `fit`.
             ImageError: the file cannot be read.
         """
-        predictor = self._fitted()
-        if not isinstance(image, str | Path):
-            return predictor.predict(self._array(image))
-        pixels, size = predictor.read(Path(image))
-        return best_cluster(predictor.score(pixels), size)
+        return best_cluster(*self._scored(image))
 
     def overlay(self, image: Picture, *, alpha: float = 0.5) -> Image.Image:
         """Return an image of any size under its classes, in the colours, merges and hidden classes of the run.
@@ -121,10 +118,9 @@ class ContextSegmenter:
             ImageError: the file cannot be read.
             DataError: alpha is out of range.
         """
-        pixels = self._array(image)
-        clusters, classes = self.predict(image).clusters, self._classes()
-        shown_HW = classes.values(background=ignore_value(len(classes.entries)))[clusters]
-        return Image.fromarray(overlay(pixels, shown_HW, classes.colours_K3, alpha))
+        clusters_HW, classes = best_ids(*self._scored(image)), self._classes()
+        shown_HW = looked_up(classes.values(background=ignore_value(len(classes.entries))), clusters_HW)
+        return Image.fromarray(overlay(self._array(image), shown_HW, classes.colours_K3, alpha))
 
     def _repr_html_(self) -> str:
         """Show the method, and the classes once there are some, in a notebook."""
@@ -137,6 +133,16 @@ class ContextSegmenter:
             for entry in shown
         )
         return f"<div><b>{settings.method}</b>, {settings.n_classes} classes, {state}<br>{swatches}</div>"
+
+    def _scored(self, image: Picture) -> tuple[Tensor, tuple[int, int]]:
+        """Return the scores of an image's cells, and its size; a file is read as `predict` reads it."""
+        predictor = self._fitted()
+        if isinstance(image, str | Path):
+            pixels, size = predictor.read(Path(image))
+        else:
+            pixels = self._array(image)
+            size = pixels.shape[0], pixels.shape[1]
+        return predictor.score(pixels), size
 
     def _fitted(self) -> Predictor:
         if self._predictor is None:

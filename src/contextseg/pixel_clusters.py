@@ -161,7 +161,7 @@ def _blocks(pixels: slice, longest: int) -> Iterator[slice]:
     return (slice(start, min(start + longest, pixels.stop)) for start in starts)
 
 
-@functools.lru_cache(maxsize=64)  # the images of a folder are of few sizes
+@functools.lru_cache(maxsize=256)  # the images of a folder are of few sizes
 def _interpolation(start: int, stop: int, n_pixels: int, n_cells: int) -> tuple[slice, Tensor]:
     """Return the cells that some pixels of one side lie between, and their weights in them, (pixels, cells).
 

@@ -2,7 +2,7 @@
 
 An image is resized as in training (its shorter side to ``data.image_px``), embedded in overlapping tiles where it is
 longer than a tile, scored against the centres, and the scores are brought back to the image's own size before the
-best cluster is taken, a band of rows at a time, so that memory does not follow the size of the image.
+best cluster is taken (see `pixel_clusters`).
 """
 
 import functools
@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX, pixels_at_once
-from contextseg.data.images import read_to_look_at, resized, training_size
+from contextseg.data.images import read_to_look_at, resize, training_size
 from contextseg.errors import DataError, RunError
 from contextseg.methods import METHODS
 from contextseg.methods.method import Method
@@ -165,8 +165,8 @@ class Predictor:
 
     def resized(self, image: NDArray[np.uint8]) -> Tensor:
         """Return an image at the size that it is looked at in, (3, H, W) uint8, sides a multiple of 32."""
-        writable = np.require(resized(image, *self._working_size(image)), requirements="W")  # PyTorch warns else
-        return torch.from_numpy(writable).movedim(-1, 0)
+        pixels = np.require(resize(image, *self._working_size(image)), requirements=["C", "W"])  # what PyTorch takes
+        return torch.from_numpy(pixels).movedim(-1, 0)
 
     @torch.inference_mode()
     def embed(self, image: NDArray[np.uint8]) -> Tensor:

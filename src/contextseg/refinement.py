@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from kornia.filters import guided_blur
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from contextseg.conventions import STRIDE_PX
+from contextseg.data.images import resize
 
 Scorer = Callable[[NDArray[np.uint8]], Tensor]
 """(H, W, 3) uint8 RGB to (K, h, w) float32: scores on a grid that is stretched over the image."""
@@ -46,8 +46,7 @@ def refined(scorer: Scorer) -> Scorer:
     def score(image: NDArray[np.uint8]) -> Tensor:
         scores_Khw = scorer(image)
         height, width = (STRIDE_PX * side for side in scores_Khw.shape[1:])
-        guide_HW3 = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
-        guide_3HW = torch.from_numpy(guide_HW3.copy()).movedim(-1, 0).float() / 255
+        guide_3HW = torch.from_numpy(resize(image, height, width).copy()).movedim(-1, 0).float() / 255
         scores_KHW = F.interpolate(scores_Khw[None], size=(height, width), mode="bilinear", align_corners=False)[0]
         filtered_1KHW: Tensor = guided_blur(
             guide_3HW[None], scores_KHW[None], KERNEL_PX, EPS, border_type="replicate", subsample=STRIDE_PX

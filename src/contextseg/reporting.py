@@ -21,8 +21,8 @@ _N_EXAMPLES = 8
 
 
 def report(
-    run: Path,
-    images: Path | None = None,
+    run: str | Path,
+    images: str | Path | None = None,
     *,
     n_images: int = 200,
     device: str = "cpu",
@@ -48,11 +48,11 @@ def report(
         ClassesError: its classes.json is malformed.
         DataError: there are no images, or scores.json is malformed.
     """
-    folder = RunFolder.open(run)
+    folder = RunFolder.open(Path(run))
     predictor = Predictor.load(folder, device=device)
-    sample = None if images is None else _sample(predictor, images, n_images, console or Console(quiet=True))
+    sample = None if images is None else _sample(predictor, Path(images), n_images, console or Console(quiet=True))
     metric = "cosine" if predictor.spherical else "euclidean"
-    path = run / "report.html"
+    path = folder.path / "report.html"
     write_atomically(path, render_page(folder, metric=metric, sample=sample).encode())
     return path
 

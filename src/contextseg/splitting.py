@@ -18,10 +18,10 @@ from contextseg.run_folder import RunFolder, check_empty
 
 
 def split(
-    run: Path,
-    images: Path,
+    run: str | Path,
+    images: str | Path,
     cluster: int,
-    out: Path,
+    out: str | Path,
     *,
     into: int = 2,
     device: str = "cpu",
@@ -48,6 +48,7 @@ def split(
         DataError: there are no images.
         TrainingError: they show fewer cells of the cluster than there are parts.
     """
+    run, images, out = Path(run), Path(images), Path(out)
     folder = RunFolder.open(run)
     predictor = Predictor.load(folder, device=device)
     settings, centers_KD = predictor.settings, predictor.centers.cpu()

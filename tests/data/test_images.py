@@ -12,8 +12,8 @@ from contextseg.data.images import (
     read_for_training,
     read_image,
     read_to_look_at,
+    resize,
     resize_for_training,
-    resized,
     training_size,
 )
 from contextseg.errors import DataError, ImageError, SettingsError
@@ -408,7 +408,7 @@ def test_a_large_jpeg_read_in_draft_looks_the_same(tmp_path, shared_data):
 
 @pytest.mark.parametrize("orientation", STORED)
 def test_what_is_read_to_be_looked_at_tells_its_own_size(tmp_path, orientation):
-    """A JPEG of 203 x 331 as shown: read at a quarter of it for 20 px, at all of it for 64 px."""
+    """A JPEG of 203 x 331 as shown: read at a quarter of it for 20 px, at all of it for 104 px."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     shown = np.linspace(0, 255, 203 * 331).reshape(203, 331).round().astype(np.uint8)
@@ -427,7 +427,7 @@ def test_a_picture_of_many_times_the_size_is_resized_as_by_all_of_its_pixels(rng
     noise = rng.integers(0, 256, (40, 60, 3), np.uint8)
     large = np.asarray(Image.fromarray(noise).resize((1330, 877), Image.Resampling.BICUBIC))
     plain = np.asarray(Image.fromarray(large).resize((96, 64), Image.Resampling.BICUBIC))
-    found = resized(large, 64, 96)
+    found = resize(large, 64, 96)
     assert found.shape == (64, 96, 3)
     assert np.abs(found.astype(int) - plain).mean() < 2
-    assert resized(found, 64, 96) is found
+    assert resize(found, 64, 96) is found

@@ -27,7 +27,7 @@ from contextseg.data.threads import read_ahead
 from contextseg.errors import DataError, ImageError
 from contextseg.files import atomic, write_atomically, write_errors
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _RAW, _INDEX = "images.raw", "index.json"
 _N_SHOWN = 3
 
