@@ -180,12 +180,14 @@ def test_places_are_seen_with_and_without_their_looks() -> None:
     assert ratio.max() > 0.2
 
 
+@pytest.mark.parametrize(("teacher", "power"), [("start", 0.8), ("student", 0.9)])
 @torch.no_grad()
-def test_the_shares_of_places_are_drawn_towards_even_ones() -> None:
-    method, images = context(guidance={"strength": 1.0, "grid": 8, "scales": [1, 2]}), Images()
+def test_the_shares_of_places_are_drawn_towards_even_ones(teacher: str, power: float) -> None:
+    guidance = {"strength": 1.0, "grid": 8, "scales": [1, 2], "teacher": teacher}
+    method, images = context(guidance=guidance), Images()
     method.begin_epoch(0, images)
     labels = [at_cells(method.holistic_ngg, indices, where).flatten().long() for indices, _, where in images.whole()]
-    shares = (torch.bincount(torch.cat(labels), minlength=4) + 1.0) ** 0.9
+    shares = (torch.bincount(torch.cat(labels), minlength=4) + 1.0) ** power
     torch.testing.assert_close(method.start_share_K, shares / shares.sum())
     assert shares.max() > 1.5 * shares.min()
 

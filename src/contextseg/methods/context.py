@@ -38,7 +38,7 @@ from contextseg.views.siamese import SiameseBatch
 _CLUSTERS_PER_CLASS = 4  # by default, where the teacher is a start that knows something
 _WHITENING = 0.7  # of what such a start says of the images
 _SHARE_RATE = 0.1  # of a batch in the clusters' shares
-_EVENING = 0.9  # power of the shares of the places that clusters start with, towards even ones
+_EVENING = {"start": 0.8, "student": 0.9}  # by teacher: power of the places' shares that clusters start with
 _LOOKS_IN_TURN = 0.5  # length of how a place looks, beside what it is with length 1, for every second partition
 _LOOKS_OF_PLACES = 0.3  # the same where all partitions see one view: in choosing the number of classes
 _START_IMAGES = 256  # images that the start is clustered from
@@ -232,7 +232,8 @@ class Context(Method):
             sums_KD += sum_by_label(points_ND, labels_N, len(sums_KD))
             counts_K += torch.bincount(labels_N, minlength=len(counts_K))
         # by their places alone, the largest would leave the others little: k-means makes clusters of like size itself
-        self._start_clusters(all_sum(sums_KD), _shares(all_sum(counts_K)) ** _EVENING)
+        evening = _EVENING[self.settings.context.guidance.teacher]
+        self._start_clusters(all_sum(sums_KD), _shares(all_sum(counts_K)) ** evening)
 
     def _start_from_kmeans(self, epoch: int, images: TrainingImages) -> None:
         """Let each cluster begin with one of a k-means of the cells, by what they are, however they look."""
