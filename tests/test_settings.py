@@ -289,7 +289,9 @@ def test_context_leans_on_what_it_learns_where_the_start_knows_little(start, rat
     settings = made(**start)
     assert (settings.training.learning_rate, settings.context.guidance.teacher) == (rate, teacher)
     assert f"teacher: {teacher}" in settings.to_yaml()
-    assert settings.context.embedding.to_the_end == (teacher == "start")
+    assert not settings.context.embedding.to_the_end  # of few classes
+    for n_classes in (11, "auto"):
+        assert made(n_classes=n_classes, **start).context.embedding.to_the_end == (teacher == "start")
     for to_the_end in (True, False):
         assert (
             made(**start, context={"embedding": {"to_the_end": to_the_end}}).context.embedding.to_the_end is to_the_end
@@ -306,7 +308,7 @@ def test_a_file_of_weights_may_say_that_it_knows_little(tmp_path):
     save_file(zeros, weights["much.safetensors"], {"format": "pt"})
     weights["broken.safetensors"].write_bytes(weights["little.safetensors"].read_bytes()[:40])
     for path in (*weights.values(), tmp_path):
-        settings = made(backbone={"weights": path})
+        settings = made(n_classes=11, backbone={"weights": path})
         expected = (1e-3, "student") if path.name == "little.safetensors" else (1e-4, "start")
         assert (settings.training.learning_rate, settings.context.guidance.teacher) == expected, path
         assert settings.context.embedding.to_the_end == (path.name != "little.safetensors"), path

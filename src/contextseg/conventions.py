@@ -6,6 +6,8 @@ SIZE_MULTIPLE_PX = 32
 """The sides of every image that enters a network are multiples of this: the stride of the deepest map."""
 MAX_PIXELS = 500_000_000
 """Image files with more pixels than this are left out, unless the settings say otherwise."""
+FEW_CLASSES = 10
+"""Up to so many, classes are found in another way: they are broad, and what tells many apart would part them."""
 IGNORE = 255
 """Value of a pixel without a class, in label images and in 8-bit masks."""
 IGNORE_16 = 65535

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
-from contextseg.conventions import MAX_PIXELS, SIZE_MULTIPLE_PX, STRIDE_PX
+from contextseg.conventions import FEW_CLASSES, MAX_PIXELS, SIZE_MULTIPLE_PX, STRIDE_PX
 from contextseg.errors import SettingsError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -274,7 +274,8 @@ class EmbeddingSettings(Section):
     to_the_end: bool | None = Field(
         None,
         description="what the classifier of the network sees joins the two deepest maps, where a further layer makes "
-        "it of the last, as in MobileNetV2 and EfficientNet; by default where the start knows something",
+        "it of the last, as in MobileNetV2 and EfficientNet; by default where the start knows something and there are "
+        f"more than {FEW_CLASSES} classes",
     )
     global_context: bool = Field(
         True, description="the mean of the deepest map, or a ViT's class token, scales and shifts the features"
@@ -459,7 +460,7 @@ class Settings(Section):
         if guidance.teacher == "auto":
             guidance = guidance.model_copy(update={"teacher": "student" if knows_little else "start"})
         if embedding.to_the_end is None:
-            embedding = embedding.model_copy(update={"to_the_end": not knows_little})
+            embedding = embedding.model_copy(update={"to_the_end": not knows_little and self.n_classes > FEW_CLASSES})
         filled = self.context.model_copy(update={"guidance": guidance, "embedding": embedding})
         object.__setattr__(self, "context", filled)
 
@@ -525,7 +526,7 @@ def make_pretraining_settings(values: Mapping[str, Any]) -> Settings:
         if isinstance(training, Mapping) and name in training:
             near = f"pretraining.{name}" if name in PretrainingSettings.model_fields else "no such setting"
             raise SettingsError(f"training.{name}: pre-training does not read it; it has {near}")
-    return make_settings({**values, "n_classes": 2, "start": "pretrain"})  # a run must have it; nothing is clustered
+    return make_settings({**values, "n_classes": "auto", "start": "pretrain"})  # nothing is clustered
 
 
 def load_settings(path: Path) -> dict[str, Any]:

@@ -259,7 +259,7 @@ def test_pre_training_reaches_as_far_as_the_run_that_goes_on_from_it(scenes: Pat
         made = verbs.pretrain(scenes, tmp_path / f"{to_the_end}.safetensors", settings)
         assert ("conv_head.weight" in load_file(made)) == to_the_end
         assert not to_the_end or (load_file(made)["conv_head.weight"] != load_file(public)["conv_head.weight"]).any()
-        run = make_settings({"n_classes": 4, "backbone": {"name": "test_efficientnet", "weights": made}})
+        run = make_settings({"n_classes": 11, "backbone": {"name": "test_efficientnet", "weights": made}})
         assert Context(run).embedding.backbone.n_deep == N_DEEP + to_the_end
 
 

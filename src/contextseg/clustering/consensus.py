@@ -25,13 +25,13 @@ from torch import Tensor
 
 from contextseg.clustering.kmeans import KMeans, sum_by_label
 from contextseg.clustering.sampling import sample_points
+from contextseg.conventions import FEW_CLASSES
 from contextseg.errors import TrainingError
 from contextseg.randomness import keyed_rng
 
 _POINTS_PER_CLUSTER = 100  # of the sample that a partition is learnt from
 _MAX_ITER = 12  # Lloyd iterations of a partition: its clusters are merged and outvoted, so they need not be final
 _MERGED_TO = (1.0, 1.5, 2.0)  # clusters for each class that are left where it is asked which points are together
-_FEW = 10  # classes at most that are made by company
 _LEAST_SHARE = 0.1  # of an even share, the points of a class at least that is made by links
 _COMPARED = 3000  # points that are compared with each other
 _CUTS = 512  # of the tree that are in memory at one time
@@ -81,7 +81,7 @@ class Consensus:
             dim=1,
         )
         labels_SL = merged_SL.numpy(force=True)
-        few = self.n_classes <= _FEW
+        few = self.n_classes <= FEW_CLASSES
         classes_S = _by_company(labels_SL, self.n_classes, self.seed) if few else _by_links(labels_SL, self.n_classes)
         classes_SK = F.one_hot(torch.from_numpy(classes_S).to(views[0].device), self.n_classes).float()
         self.partitions_ = [

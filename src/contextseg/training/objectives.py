@@ -44,7 +44,8 @@ class Objective(Method):
 
     def __init__(self, settings: Settings) -> None:
         trained = settings.backbone.model_copy(update={"frozen": False, "batch_norm": "batch"})
-        to_the_end = bool(settings.context.embedding.to_the_end)  # as far as the run reaches that goes on from it
+        own = settings.context.embedding.to_the_end  # as far as the run reaches that goes on from it
+        to_the_end = not trained.knows_little() if own is None else own
         super().__init__(Backbone(trained, to_the_end=to_the_end), settings)
         self.register_buffer("spreads", torch.zeros(2, dtype=torch.float64))  # of the epoch: their sum, their number
 
