@@ -289,9 +289,9 @@ def test_context_leans_on_what_it_learns_where_the_start_knows_little(start, rat
     settings = made(**start)
     assert (settings.training.learning_rate, settings.context.guidance.teacher) == (rate, teacher)
     assert f"teacher: {teacher}" in settings.to_yaml()
-    assert not settings.context.embedding.to_the_end  # of few classes
-    for n_classes in (11, "auto"):
-        assert made(n_classes=n_classes, **start).context.embedding.to_the_end == (teacher == "start")
+    assert made(n_classes=11, **start).context.embedding.to_the_end == (teacher == "start")
+    for few in (5, 10, "auto"):
+        assert not made(n_classes=few, **start).context.embedding.to_the_end
     for to_the_end in (True, False):
         assert (
             made(**start, context={"embedding": {"to_the_end": to_the_end}}).context.embedding.to_the_end is to_the_end

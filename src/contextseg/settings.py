@@ -274,8 +274,8 @@ class EmbeddingSettings(Section):
     to_the_end: bool | None = Field(
         None,
         description="what the classifier of the network sees joins the two deepest maps, where a further layer makes "
-        "it of the last, as in MobileNetV2 and EfficientNet; by default where the start knows something and there are "
-        f"more than {FEW_CLASSES} classes",
+        "it of the last, as in MobileNetV2 and EfficientNet; by default where the start knows something and more than "
+        f"{FEW_CLASSES} classes are asked for",
     )
     global_context: bool = Field(
         True, description="the mean of the deepest map, or a ViT's class token, scales and shifts the features"
@@ -460,7 +460,8 @@ class Settings(Section):
         if guidance.teacher == "auto":
             guidance = guidance.model_copy(update={"teacher": "student" if knows_little else "start"})
         if embedding.to_the_end is None:
-            embedding = embedding.model_copy(update={"to_the_end": not knows_little and self.n_classes > FEW_CLASSES})
+            asked_for = 0 if self.choose_n_classes else self.n_classes
+            embedding = embedding.model_copy(update={"to_the_end": not knows_little and asked_for > FEW_CLASSES})
         filled = self.context.model_copy(update={"guidance": guidance, "embedding": embedding})
         object.__setattr__(self, "context", filled)
 
@@ -526,7 +527,8 @@ def make_pretraining_settings(values: Mapping[str, Any]) -> Settings:
         if isinstance(training, Mapping) and name in training:
             near = f"pretraining.{name}" if name in PretrainingSettings.model_fields else "no such setting"
             raise SettingsError(f"training.{name}: pre-training does not read it; it has {near}")
-    return make_settings({**values, "n_classes": "auto", "start": "pretrain"})  # nothing is clustered
+    unread = {"n_classes": 2, "method": "picie"}  # a run must have them; nothing is clustered
+    return make_settings({**values, **unread, "start": "pretrain"})
 
 
 def load_settings(path: Path) -> dict[str, Any]:
