@@ -55,22 +55,13 @@ def compare(
         SettingsError: a method is unknown, or `settings` do not fit it, or name a seed or a method; none is run then.
         DataError: the set cannot be used.
     """
-    data, out = Path(data), Path(out)
+    data, out, images = Path(data), Path(out), Path(images or data)
     console = console or Console(quiet=True)
     labelled = open_labelled(data, split, data_set)
     rows = _rows(methods, labelled.space.n_classes, settings or {})
     for seed in range(n_seeds):
         for name, values in rows.items():
-            run_row(
-                name,
-                values,
-                seed,
-                images=Path(images or data),
-                labelled=labelled,
-                out=out,
-                split=split,
-                console=console,
-            )
+            run_row(name, values, seed, images=images, labelled=labelled, out=out, split=split, console=console)
         write_tables(collect(out, list(rows), seed + 1), out)  # later seeds may have scores of another split
     found = collect(out, list(rows), n_seeds)
     console.print(screen_table(found, title=str(labelled)))

@@ -15,7 +15,7 @@ from contextseg.errors import ClassesError, DataError
 from contextseg.export.indexed_png import PngWriter
 from contextseg.files import write_atomically
 from contextseg.review.actions import Action, Correct
-from contextseg.review.collection import Collection
+from contextseg.review.collection import Collection, count_pixels
 from contextseg.review.corrections import Clusters, corrected
 from contextseg.review.history import History, Timeline
 from contextseg.review.pictures import cut_out, jpeg, planes, reduced
@@ -174,7 +174,7 @@ class Review:
             if name in corrected_names:
                 key = (index, tuple(self.timeline.corrections(name)))
                 if key not in self._corrected_counts:
-                    counts_K = np.bincount(self.clusters(index).ravel(), minlength=counts_NK.shape[1])
+                    counts_K = count_pixels(self.clusters(index), counts_NK.shape[1])
                     self._corrected_counts[key] = counts_K
                 counts_NK[index] = self._corrected_counts[key]
         return counts_NK
