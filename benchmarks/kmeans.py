@@ -25,7 +25,7 @@ from sklearn.cluster import MiniBatchKMeans
 from contextseg.clustering.kmeans import KMeans, scores
 from contextseg.clustering.sampling import points_per_image, sample_cells
 from contextseg.data.cache import ImageCache
-from contextseg.data.images import list_images
+from contextseg.data.image_files import list_images
 from contextseg.models.backbone import Backbone
 from contextseg.models.embedding import BackboneFeatures
 from contextseg.settings import BackboneSettings

@@ -35,7 +35,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from rich.console import Console
 
 from contextseg import verbs
-from contextseg.data.images import list_images
+from contextseg.data.image_files import list_images
 from contextseg.settings import make_settings
 
 MIB = 2**20

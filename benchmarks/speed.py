@@ -30,7 +30,8 @@ from torch import Tensor
 from contextseg import verbs
 from contextseg.clustering.kmeans import KMeans
 from contextseg.conventions import SIZE_MULTIPLE_PX, STRIDE_PX
-from contextseg.data.images import list_images, read_image
+from contextseg.data.image_files import list_images
+from contextseg.data.images import read_image
 from contextseg.data.scenes import write_scenes
 from contextseg.memory import keep_freed_memory
 from contextseg.methods import METHODS

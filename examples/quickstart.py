@@ -5,7 +5,7 @@ from pathlib import Path
 
 from contextseg import ContextSegmenter
 from contextseg.colours import palette
-from contextseg.data.images import list_images
+from contextseg.data.image_files import list_images
 from contextseg.export.indexed_png import write_mask
 from contextseg.export.names import mask_names
 

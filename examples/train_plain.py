@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from contextseg.clustering.kmeans import KMeans, scores
 from contextseg.clustering.sampling import sample_cells
 from contextseg.data.cache import ImageCache
-from contextseg.data.images import list_images
+from contextseg.data.image_files import list_images
 from contextseg.models.backbone import Backbone
 from contextseg.models.embedding import PixelEmbedding
 from contextseg.settings import BackboneSettings, ViewSettings

@@ -8,7 +8,8 @@ from PIL import Image
 
 from contextseg import ContextSegmenter, hide, merge, name
 from contextseg.colours import palette
-from contextseg.data.images import list_images, read_image
+from contextseg.data.image_files import list_images
+from contextseg.data.images import read_image
 from contextseg.errors import DataError, ImageError, RunError, SettingsError
 
 SMALL = {"method": "lab", "data": {"image_px": 64}, "views": {"frame_px": 64}, "clustering": {"max_points": 2000}}

@@ -12,7 +12,8 @@ from contextseg.classes import Classes
 from contextseg.cli import app
 from contextseg.clustering.kmeans import scores
 from contextseg.clustering.own_centers import own_centers
-from contextseg.data.images import list_images, read_image
+from contextseg.data.image_files import list_images
+from contextseg.data.images import read_image
 from contextseg.errors import ClassesError, RunError, TrainingError
 from contextseg.methods.lab import Lab
 from contextseg.predictor import Predictor

@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 
 from contextseg import ContextSegmenter, verbs
 from contextseg.classes import Classes
-from contextseg.data.images import list_images, read_image
+from contextseg.data.image_files import list_images
+from contextseg.data.images import read_image
 from contextseg.data.scenes import CLASSES, render_scene, write_scenes
 from contextseg.errors import ContextsegError, DataError, ImageError, RunError, SettingsError, TrainingError, WriteError
 from contextseg.evaluation.boundaries import BoundaryCounts

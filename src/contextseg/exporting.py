@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from contextseg.classes import Classes
-from contextseg.data.images import check_some_used, list_images
+from contextseg.data.image_files import check_some_used, list_images
 from contextseg.errors import ImageError, RunError, SettingsError
 from contextseg.export.embeddings import write_embeddings
 from contextseg.export.formats import MASK_WRITERS

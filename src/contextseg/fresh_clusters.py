@@ -8,7 +8,7 @@ from torch import Tensor
 
 from contextseg.clustering.kmeans import KMeans
 from contextseg.clustering.sampling import points_per_image, sample_cells
-from contextseg.data.images import list_images
+from contextseg.data.image_files import list_images
 from contextseg.errors import ImageError
 from contextseg.predictor import Predictor
 from contextseg.progress import progress, tell_left_out

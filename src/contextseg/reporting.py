@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from contextseg.data.images import list_images, read_image, relative_name
+from contextseg.data.image_files import list_images, relative_name
+from contextseg.data.images import read_image
 from contextseg.errors import ImageError
 from contextseg.files import write_atomically
 from contextseg.predictor import Predictor

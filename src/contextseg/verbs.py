@@ -21,7 +21,7 @@ from contextseg.classes import Classes
 from contextseg.collectives import first_does, gather, rank, share, world_size
 from contextseg.conventions import IGNORE_16
 from contextseg.cores import map_looks
-from contextseg.data.images import check_some_used, list_images
+from contextseg.data.image_files import check_some_used, list_images
 from contextseg.data.labelled import LabelledImages, open_labelled
 from contextseg.data.threads import map_ahead, read_ahead
 from contextseg.errors import DataError, ImageError, RunError, SettingsError

@@ -10,7 +10,8 @@ from PIL import Image
 
 from contextseg.data import cache as cache_module
 from contextseg.data.cache import ImageCache
-from contextseg.data.images import list_images, read_for_training
+from contextseg.data.image_files import list_images
+from contextseg.data.images import read_for_training
 from contextseg.errors import DataError, ImageError, SettingsError, WriteError
 
 

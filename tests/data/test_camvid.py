@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contextseg.data.images import list_images
+from contextseg.data.image_files import list_images
 from contextseg.data.labelled import open_labelled
 from contextseg.errors import DataError
 

@@ -19,7 +19,7 @@ from contextseg.data.cocostuff import (
     STUFF_7,
     meets_rule,
 )
-from contextseg.data.images import list_images
+from contextseg.data.image_files import list_images
 from contextseg.data.labelled import open_labelled
 from contextseg.errors import DataError
 

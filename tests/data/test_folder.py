@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from contextseg.conventions import IGNORE
-from contextseg.data.images import list_images, relative_name
+from contextseg.data.image_files import list_images, relative_name
 from contextseg.data.label_space import LabelSpace
 from contextseg.data.labelled import open_labelled
 from contextseg.errors import DataError

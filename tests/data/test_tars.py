@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from contextseg.data.cache import ImageCache
-from contextseg.data.images import list_images, read_image
+from contextseg.data.image_files import list_images
+from contextseg.data.images import read_image
 from contextseg.errors import DataError, ImageError
 from contextseg.export.names import mask_names
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from contextseg.data.images import list_images, read_image
+from contextseg.data.image_files import list_images
+from contextseg.data.images import read_image
 
 
 def tar_of_images(format: int) -> bytes:

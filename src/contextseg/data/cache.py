@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contextseg.conventions import MAX_PIXELS, SIZE_MULTIPLE_PX
-from contextseg.data.images import read_for_training, relative_name
+from contextseg.data.image_files import relative_name
+from contextseg.data.images import read_for_training
 from contextseg.data.tars import place, tar_around
 from contextseg.data.threads import read_ahead
 from contextseg.errors import DataError, ImageError

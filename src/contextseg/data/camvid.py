@@ -9,7 +9,7 @@ from pathlib import Path
 from contextseg.conventions import IGNORE
 from contextseg.data import folder
 from contextseg.data.data_set import DataSet, SplitFiles, chosen_splits, files_by_name
-from contextseg.data.images import IMAGE_SUFFIXES
+from contextseg.data.image_files import IMAGE_SUFFIXES
 from contextseg.data.label_files import LabelCode
 from contextseg.data.label_space import LabelSpace
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
-from contextseg.data.images import IMAGE_SUFFIXES, walk_files
+from contextseg.data.image_files import IMAGE_SUFFIXES, walk_files
 from contextseg.data.label_files import LabelCode, first_few
 from contextseg.errors import DataError
 

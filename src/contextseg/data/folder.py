@@ -4,7 +4,7 @@ from pathlib import Path
 
 from contextseg.conventions import IGNORE
 from contextseg.data.data_set import DataSet, SplitFiles, chosen_splits, files_by_name
-from contextseg.data.images import IMAGE_SUFFIXES, walk_files
+from contextseg.data.image_files import IMAGE_SUFFIXES, walk_files
 from contextseg.data.label_files import LabelCode, read_values
 from contextseg.data.label_space import LabelSpace
 from contextseg.errors import DataError

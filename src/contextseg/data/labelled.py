@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from contextseg.conventions import MAX_PIXELS
 from contextseg.data import camvid, cityscapes, cocostuff, folder, potsdam, voc
 from contextseg.data.data_set import DataSet, folders_in
-from contextseg.data.images import read_to_look_at, relative_name
+from contextseg.data.image_files import relative_name
+from contextseg.data.images import read_to_look_at
 from contextseg.data.label_files import LabelCode, read_classes
 from contextseg.data.label_space import LabelSpace
 from contextseg.errors import DataError

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 
-from contextseg.data.images import list_images, read_image, without_pillow_limit
+from contextseg.data.image_files import list_images
+from contextseg.data.images import read_image, without_pillow_limit
 from contextseg.data.threads import map_ahead
 from contextseg.errors import ImageError, RunError
 from contextseg.export.indexed_png import is_written

@@ -14,7 +14,7 @@ from rich.console import Console
 import contextseg
 from contextseg.conventions import SIZE_MULTIPLE_PX
 from contextseg.data.cache import ImageCache
-from contextseg.data.images import list_images
+from contextseg.data.image_files import list_images
 from contextseg.errors import ContextsegError, RunError, TrainingError
 from contextseg.extras import import_extra
 from contextseg.methods import METHODS
