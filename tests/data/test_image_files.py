@@ -17,9 +17,6 @@ def listed(root: Path) -> list[str]:
     return [path.relative_to(root).as_posix() for path in list_images(root)]
 
 
-# --- list_images
-
-
 def test_lists_by_suffix_in_the_order_of_relative_paths(tmp_path):
     touch(
         tmp_path,
@@ -89,6 +86,3 @@ def test_nothing_to_list(tmp_path):
     touch(tmp_path, "labels/a.png", "notes.txt")
     with pytest.raises(DataError, match=r"no images found; expected files ending in .*\.jpg.*labels.* are skipped"):
         list_images(tmp_path)
-
-
-# --- read_image: what cannot be read

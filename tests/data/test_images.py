@@ -18,6 +18,9 @@ from contextseg.data.images import (
 from contextseg.errors import ImageError, SettingsError
 
 
+# --- read_image: what cannot be read
+
+
 def test_hard_folder(hard_folder):
     root, reasons = hard_folder
     names = [relative_name(path, root) for path in list_images(root)]
