@@ -17,7 +17,6 @@ from contextseg.data.images import (
 )
 from contextseg.errors import ImageError, SettingsError
 
-
 # --- read_image: what cannot be read
 
 
