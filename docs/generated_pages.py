@@ -9,7 +9,7 @@ from mkdocs.structure.files import File, Files
 from typer.cli import get_docs_for_click
 
 from contextseg.cli import app
-from contextseg.settings import METHOD_SECTIONS, Section, Settings
+from contextseg.settings import METHOD_SECTIONS, Section, Settings, described
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = ("CHANGELOG.md", "benchmarks/RESULTS.md", "benchmarks/LOG.md")
@@ -48,6 +48,6 @@ def settings_rows(section: type[Section] = Settings, prefix: str = "") -> list[s
             parts += ["", f"{'#' * (2 + prefix.count('.'))} {title}", "", summary]
             parts += settings_rows(field.annotation, f"{prefix}{name}.")
         else:
-            default = "must be given" if field.is_required() else f"`{field.get_default(call_default_factory=True)}`"
-            rows.append(f"| `{prefix}{name}` | {default} | {field.description} |")
+            default, words = described()[prefix + name]
+            rows.append(f"| `{prefix}{name}` | {default if field.is_required() else f'`{default}`'} | {words} |")
     return ([] if len(rows) == 3 else rows) + parts

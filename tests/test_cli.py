@@ -1,6 +1,7 @@
 """The command line, run as a user runs it."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from contextseg.data.labelled import DATA_SETS
 from contextseg.data.scenes import CLASSES
 from contextseg.exporting import FORMATS
 from contextseg.run_folder import RunFolder
-from contextseg.settings import METHOD_SECTIONS, make_settings
+from contextseg.settings import METHOD_SECTIONS, make_settings, setting_names
 
 FAST = ["--set", "data.image_px=64", "--set", "views.frame_px=64", "--set", "clustering.max_points=2000"]
 
@@ -176,6 +177,18 @@ def test_errors_are_one_line(scenes: Path, tmp_path: Path, arguments: list[objec
     assert told.startswith("error: ")
     assert message in told
     assert "Traceback" not in told
+
+
+def test_settings_are_listed_with_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    listed = run("settings")
+    assert all(name in listed for name in setting_names())
+    guidance = run("settings", "guidance.s")
+    names = ["context.guidance.scales", "context.guidance.strength", "context.guidance.shuffled"]
+    assert re.findall(r"context[a-z_.]+", guidance) == names
+    assert "[1.0, 2.0]" in guidance
+    assert "must be given" in run("settings", "n_classes")
+    assert "'epochz' is in no setting's name" in run("settings", "epochz", status=1)
 
 
 def test_data_sets_are_shown() -> None:

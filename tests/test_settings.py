@@ -16,6 +16,7 @@ from contextseg.settings import (
     Section,
     Settings,
     TrainingSettings,
+    described,
     load_settings,
     make_pretraining_settings,
     make_settings,
@@ -337,6 +338,17 @@ def test_regions_of_densesiam_count_in_the_last_fifth(epochs, first):
 )
 def test_the_start_in_words(values, start):
     assert BackboneSettings(**values).describe_start() == start
+
+
+def test_every_default_is_told_as_it_may_be_set():
+    defaults = described()
+    assert defaults.pop("n_classes")[0] == "must be given"
+    for name, (default, words) in defaults.items():
+        section = name.partition(".")[0]
+        least = {"n_classes": 3, "method": section if section in METHOD_SECTIONS else "picie"}
+        least |= {} if name != "method" else {"method": "context"}
+        assert make_settings(override(least, [f"{name}={default}"])) == make_settings(least), name
+        assert words
 
 
 def read_names():

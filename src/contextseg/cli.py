@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
+from rich.table import Column, Table
+from rich.text import Text
 
 from contextseg.errors import ClassesError, ContextsegError, SettingsError
 from contextseg.memory import keep_freed_memory
@@ -429,6 +431,23 @@ def report(
 
         page = reporting.report(run, images, n_images=sample, device=device, console=console)
         tell(console, f"written: {page}")
+
+
+@app.command()
+def settings(
+    part: Annotated[str, typer.Argument(help="Those with this in their names, such as training or guidance.")] = "",
+) -> None:
+    """List what `--set` and files of settings may set, with the defaults; reads nothing and writes nothing."""
+    with _one_line_errors():
+        from contextseg.settings import described
+
+        table = Table(Column("setting", no_wrap=True), "default", "what it is")
+        for name, words in described().items():
+            if part in name:
+                table.add_row(*(Text(cell) for cell in (name, *words)))
+        if not table.row_count:
+            raise SettingsError(f"'{part}' is in no setting's name; `contextseg settings` lists them all")
+        console.print(table)
 
 
 @app.command()

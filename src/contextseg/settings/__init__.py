@@ -5,7 +5,14 @@ be set only when that method is chosen, so that no setting is silently without e
 """
 
 from contextseg.settings.methods import METHOD_SECTIONS, EmbeddingSettings, StegoSettings
-from contextseg.settings.reading import load_settings, make_pretraining_settings, make_settings, override, setting_names
+from contextseg.settings.reading import (
+    described,
+    load_settings,
+    make_pretraining_settings,
+    make_settings,
+    override,
+    setting_names,
+)
 from contextseg.settings.sections import FROM_RANDOM, BackboneSettings, Section, TrainingSettings, ViewSettings
 from contextseg.settings.tree import MOST_CLASSES, Settings
 
@@ -20,6 +27,7 @@ __all__ = [
     "StegoSettings",
     "TrainingSettings",
     "ViewSettings",
+    "described",
     "load_settings",
     "make_pretraining_settings",
     "make_settings",

@@ -1,6 +1,7 @@
 """From mappings, YAML and ``--set`` to settings, and errors that name the key."""
 
 import difflib
+import json
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -135,13 +136,19 @@ def _explain(detail: Any) -> str:
     return f"{dotted}: got {reprlib.repr(detail['input'])}; {detail['msg'][0].lower()}{detail['msg'][1:]}"
 
 
-def setting_names(section: type[Section] = Settings, prefix: str = "") -> list[str]:
+def setting_names() -> list[str]:
     """Return the dotted names of all settings."""
-    names = []
+    return list(described())
+
+
+def described(section: type[Section] = Settings, prefix: str = "") -> dict[str, tuple[str, str]]:
+    """Return the dotted name of each setting with its default, as ``--set`` takes it, and what it is."""
+    found: dict[str, tuple[str, str]] = {}
     for name, field in section.model_fields.items():
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, Section):
-            names += setting_names(annotation, f"{prefix}{name}.")
+            found |= described(annotation, f"{prefix}{name}.")
         else:
-            names.append(prefix + name)
-    return names
+            default = "must be given" if field.is_required() else field.get_default(call_default_factory=True)
+            found[prefix + name] = default if isinstance(default, str) else json.dumps(default), field.description or ""
+    return found
