@@ -33,9 +33,6 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
         raise SettingsError("; ".join(_explain(detail) for detail in error.errors())) from None
 
 
-_SCHEDULE = ("epochs", "batch_size", "learning_rate", "decay")
-
-
 def make_pretraining_settings(values: Mapping[str, Any]) -> Settings:
     """Build the settings of a pre-training by itself, which trains the backbone alone.
 
@@ -51,7 +48,7 @@ def make_pretraining_settings(values: Mapping[str, Any]) -> Settings:
         if name in values:
             raise SettingsError(f"{name}: pre-training does not read it; it trains the backbone alone")
     training = values.get("training")
-    for name in _SCHEDULE:
+    for name in PretrainingSettings().schedule():
         if isinstance(training, Mapping) and name in training:
             near = f"pretraining.{name}" if name in PretrainingSettings.model_fields else "no such setting"
             raise SettingsError(f"training.{name}: pre-training does not read it; it has {near}")

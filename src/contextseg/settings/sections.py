@@ -187,3 +187,12 @@ class PretrainingSettings(Section):
     epochs: int = Field(50, ge=1, description="passes over the images")
     batch_size: int = Field(32, ge=2, description="images per step")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's learning rate")
+
+    def schedule(self) -> dict[str, float]:
+        """Return what stands in place of the same names in `TrainingSettings` while the backbone is pre-trained."""
+        return {
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "decay": 0.0,
+        }

@@ -41,8 +41,7 @@ def pretrain_backbone(
     if first_does(folder.weights.exists):
         return folder.weights
     own = settings.pretraining
-    schedule = own.model_dump(include={"epochs", "batch_size", "learning_rate"}) | {"decay": 0.0}
-    settings = settings.model_copy(update={"training": settings.training.model_copy(update=schedule)})
+    settings = settings.model_copy(update={"training": settings.training.model_copy(update=own.schedule())})
     tell(console, f"pre-training {settings.backbone.name} by {own.method} on {len(cache)} images")
     fabric.seed_everything(settings.seed, verbose=False)
     objective = OBJECTIVES[own.method](settings).to(fabric.device).to(memory_format=torch.channels_last)
