@@ -72,7 +72,11 @@ def fit(
     config: Annotated[Path | None, typer.Option(help="A YAML file of settings; options here are laid over it.")] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as training.batch_size=8."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any setting, such as training.batch_size=8; `contextseg settings` lists them.",
+        ),
     ] = None,
     backbone: Backbone = None,
     weights: Annotated[Path | None, typer.Option(help="A local checkpoint of the backbone to start from.")] = None,
