@@ -41,6 +41,7 @@ def settings_rows(section: type[Section] = Settings, prefix: str = "") -> list[s
     """Return a table of all settings below a section, with those of its parts."""
     rows = ["", "| setting | default | what it is |", "|---|---|---|"]
     parts: list[str] = []
+    told = described(section, prefix)
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             title = f"`{prefix}{name}`" + (f", for `method={name}` alone" if name in METHOD_SECTIONS else "")
@@ -48,6 +49,6 @@ def settings_rows(section: type[Section] = Settings, prefix: str = "") -> list[s
             parts += ["", f"{'#' * (2 + prefix.count('.'))} {title}", "", summary]
             parts += settings_rows(field.annotation, f"{prefix}{name}.")
         else:
-            default, words = described()[prefix + name]
+            default, words = told[prefix + name]
             rows.append(f"| `{prefix}{name}` | {default if field.is_required() else f'`{default}`'} | {words} |")
     return ([] if len(rows) == 3 else rows) + parts
