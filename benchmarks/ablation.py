@@ -81,6 +81,7 @@ ROWS: dict[str, tuple[str | None, list[str]]] = {
     "context-bilateral": (None, [*CONTEXT, "context.embedding.bilateral=true"]),
     # what is ours besides
     "base-free": (None, [*CONTEXT, *NO_PSG, *cae_without(*CAE_PARTS), "context.balance=0"]),
+    "context-one-draw": (None, [*CONTEXT, "context.n_draws=1"]),
     "context-no-merging": (None, [*CONTEXT, "context.clusters_per_class=1"]),
 }
 console = Console()

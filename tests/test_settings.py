@@ -290,9 +290,16 @@ def test_context_leans_on_what_it_learns_where_the_start_knows_little(start, rat
     settings = made(**start)
     assert (settings.training.learning_rate, settings.context.guidance.teacher) == (rate, teacher)
     assert f"teacher: {teacher}" in settings.to_yaml()
-    assert made(n_classes=11, **start).context.embedding.to_the_end == (teacher == "start")
+    many = made(n_classes=11, **start).context
+    assert many.embedding.to_the_end == (teacher == "start")
+    assert (many.n_draws, many.n_partitions) == ((3, 12) if teacher == "start" else (1, 32))
     for few in (5, 10, "auto"):
-        assert not made(n_classes=few, **start).context.embedding.to_the_end
+        own = made(n_classes=few, **start).context
+        assert (own.embedding.to_the_end, own.n_draws, own.n_partitions) == (False, 1, 32)
+    own = made(n_classes=11, **start, context={"n_draws": 2}).context
+    assert (own.n_draws, own.n_partitions) == (2, 12)
+    own = made(n_classes=11, **start, context={"n_partitions": 7}).context
+    assert own.n_partitions == 7
     for to_the_end in (True, False):
         assert (
             made(**start, context={"embedding": {"to_the_end": to_the_end}}).context.embedding.to_the_end is to_the_end

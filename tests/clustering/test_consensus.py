@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.cluster.hierarchy import cut_tree, linkage
 
-from contextseg.clustering.consensus import Consensus, _by_company, _by_links, merge_clusters
+from contextseg.clustering.consensus import Consensus, _by_company, _by_links, _first_cut, _groups, merge_clusters
 from contextseg.clustering.kmeans import KMeans
 from contextseg.errors import TrainingError
 
@@ -74,6 +75,12 @@ def test_unequal_groups_are_found_and_no_seed_changes_them() -> None:
         assert (pairs > 0).sum() == 4  # each class holds one group, each group lies in one class
 
 
+def as_seen(labels_N: np.ndarray) -> list[int]:
+    """Labels numbered in the order in which they first occur."""
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(label, len(numbers)) for label in labels_N.tolist()]
+
+
 def test_every_class_keeps_points() -> None:
     # noise: partitions agree on nothing, and a vote of all of them may leave a class without a point
     for seed in range(20):
@@ -87,25 +94,27 @@ def test_a_few_odd_points_are_no_class(n_odd: int, classes: list[int]) -> None:
     # two groups are apart in 4 of 10 partitions; odd points are apart from both, but join the second in one
     parted = [[0] * 60 + [1] * 60 + [2] * n_odd] * 3 + [[0] * 60 + [1] * 60 + [1] * n_odd]
     together = [[0] * 120 + [2] * n_odd] * 6
-    assert _by_links(np.array([*parted, *together]).T, 2).tolist() == classes
+    assert as_seen(_by_links(np.array([*parted, *together]).T, 2)) == classes
 
 
 def test_where_the_tree_has_no_such_classes_it_is_cut_as_it_is() -> None:
     # a chain: two points are apart by the later one's number, so that one point after the other joins the first
     points, partitions = np.arange(24)[:, None], np.arange(24)
     labels_SL = np.where(points > partitions, points, 0)
-    assert _by_links(labels_SL, 2).tolist() == [0] * 23 + [1]  # a class would need two points
+    assert as_seen(_by_links(labels_SL, 2)) == [0] * 23 + [1]  # a class would need two points
 
 
-@pytest.mark.parametrize("n_classes", [5, 10])  # found by the seventh cut and by the fifth
-def test_the_tree_is_cut_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch, n_classes: int) -> None:
-    rng = np.random.default_rng(0)
-    truth_S = np.repeat(np.arange(5), [40, 30, 20, 10, 2])
-    labels_SL = np.stack([np.where(rng.random(102) < 0.3, rng.integers(0, 5, 102), truth_S) for _ in range(8)], axis=1)
-    whole = _by_links(labels_SL, n_classes)
-    for n_cuts in (1, 3, 50):
-        monkeypatch.setattr("contextseg.clustering.consensus._CUTS", n_cuts)
-        assert np.array_equal(_by_links(labels_SL, n_classes), whole)
+@pytest.mark.parametrize("n_classes", [2, 5, 10])
+@pytest.mark.parametrize("least", [0.5, 2, 4, 9])
+def test_the_tree_is_cut_where_it_first_has_so_many_large_groups(n_classes: int, least: float) -> None:
+    points_SD = np.random.default_rng(0).normal(size=(60, 3)) * np.repeat([1, 3], 30)[:, None]  # no two distances tie
+    tree = linkage(points_SD, method="average")
+    cuts = [cut_tree(tree, n_clusters=[number])[:, 0] for number in range(1, 61)]
+    n_large = [(np.bincount(groups_S) >= least).sum() for groups_S in cuts]
+    first = next((number for number in range(n_classes, 61) if n_large[number - 1] == n_classes), None)
+    assert _first_cut(tree, n_classes, least) == first
+    for number in (1, n_classes, 60):
+        assert as_seen(_groups(tree, number)) == cuts[number - 1].tolist()
 
 
 def halves(n_first: int, n_second: int, n_together: int, label: int) -> list[list[int]]:

@@ -53,6 +53,11 @@ def test_the_draw_is_of_the_key_and_the_image_alone():
     assert all(not torch.equal(sample_cells(embedded, [5, 6, 7], key, 4).reshape(3, 4), together) for key in others)
 
 
+@pytest.mark.parametrize("n", [5, 35])
+def test_no_images_have_no_cells(n):
+    assert sample_cells(torch.empty(0, 2, 5, 7), [], (0, "cells", 0), n).shape == (0, 2)
+
+
 def test_every_cell_is_as_likely():
     embedded = numbered(1, 1, 3, 4)
     drawn = torch.cat([sample_cells(embedded, [0], (0, "cells", epoch), 3) for epoch in range(800)])

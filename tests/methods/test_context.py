@@ -8,7 +8,7 @@ from torch import nn
 
 from contextseg.clustering.kmeans import KMeans
 from contextseg.guidance.holistic import at_cells
-from contextseg.methods.context import Context, _in_one_block
+from contextseg.methods.context import Context, _in_one_block, _of_images
 from contextseg.settings import make_settings
 from contextseg.views.geometry import GeometricView, whole_coordinates
 from contextseg.views.siamese import SiameseBatch, siamese_batch
@@ -235,6 +235,27 @@ def test_maps_are_kept_in_one_block_of_half_precision() -> None:
 
 
 @torch.no_grad()
+def test_a_draw_is_of_the_images_that_it_takes() -> None:
+    maps = [(torch.arange(3.0)[:, None, None, None], [4, 0, 2]), (torch.full((1, 1, 1, 1), 7.0), [3])]
+    first, second = _of_images(maps, np.array([True, False, False, False, True]))
+    assert (first[0].flatten().tolist(), first[1]) == ([0, 1], [4, 0])
+    assert (second[0].shape, second[1]) == ((0, 1, 1, 1), [])  # processes go on in step
+
+
+def test_draws_take_other_images_where_there_are_more_than_one_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, seen = context(n_draws=8, n_partitions=1, guidance={"teacher": "start", "grid": 8}), []
+    monkeypatch.setattr(method, "_views", lambda vectors, _: seen.append(len(vectors) // 64) or [vectors])
+    method._start_projection(images := Images())
+    maps = [
+        (torch.randn(3, 8, 8, 8, generator=torch.Generator().manual_seed(index)), [index, index + 1, index + 2])
+        for index in (0, 3)
+    ]
+    method._classes(0, maps, images.n_images, 0.5)
+    assert 0 < min(seen) < max(seen) <= images.n_images  # each image with a chance of a half
+    method._classes(0, maps, images.n_images, 0.5)
+    assert seen[:8] == seen[8:]
+
+
 def test_shuffling_keeps_the_labels_and_breaks_their_places() -> None:
     methods = [context(guidance={"grid": 6, "shuffled": shuffled}) for shuffled in (False, True)]
     for method in methods:
@@ -298,6 +319,6 @@ def test_without_guidance_clusters_start_from_kmeans_of_the_embeddings() -> None
 def test_clusters_are_merged_where_the_teacher_knows_something(own: dict[str, object], n_clusters: int) -> None:
     method = context(**({"clusters_per_class": None} | own))
     points = F.normalize(torch.randn(100, 8, generator=torch.Generator().manual_seed(0)), dim=1)
-    consensus = method._classes([points])
+    consensus = method._consensus(0).fit(points)
     assert {kmeans.n_clusters for kmeans, _ in consensus.partitions_} == {n_clusters}
     assert consensus.predict(points).unique().tolist() == [0, 1, 2, 3]

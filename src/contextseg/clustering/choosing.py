@@ -19,6 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from contextseg.clustering.consensus import Consensus
+from contextseg.clustering.vote import iou_of_classes
 from contextseg.errors import TrainingError
 from contextseg.randomness import keyed_rng
 
@@ -105,8 +106,5 @@ def agreement(first_N: NDArray[np.int64], second_N: NDArray[np.int64], n_classes
         second_N: of the same points.
         n_classes: K.
     """
-    common_KK = np.zeros((n_classes, n_classes), np.int64)
-    np.add.at(common_KK, (first_N, second_N), 1)
-    either_KK = common_KK.sum(1)[:, None] + common_KK.sum(0) - common_KK
-    iou_KK = common_KK / np.maximum(either_KK, 1)
+    iou_KK = iou_of_classes(first_N, second_N, n_classes)
     return float(iou_KK[linear_sum_assignment(iou_KK, maximize=True)].mean())

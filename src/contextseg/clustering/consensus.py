@@ -12,7 +12,7 @@ such as with and without how they look: the partitions take turns.
 Shape legend: N points, S points of a sample, D dimensions of a view, M clusters, K classes.
 """
 
-from itertools import chain, cycle, islice
+from itertools import cycle, islice
 from typing import Self
 
 import numpy as np
@@ -34,7 +34,6 @@ _MAX_ITER = 12  # Lloyd iterations of a partition: its clusters are merged and o
 _MERGED_TO = (1.0, 1.5, 2.0)  # clusters for each class that are left where it is asked which points are together
 _LEAST_SHARE = 0.1  # of an even share, the points of a class at least that is made by links
 _COMPARED = 3000  # points that are compared with each other
-_CUTS = 512  # of the tree that are in memory at one time
 _STARTS = 10  # of the k-means by company: the best of few is a bad one now and then
 
 
@@ -74,8 +73,8 @@ class Consensus:
             raise TrainingError(f"{n_points} points cannot make {n_clusters} clusters; add images or lower n_classes")
         turns = list(islice(cycle(views), self.n_partitions))
         found = [self._partition(points_ND, n_clusters, index) for index, points_ND in enumerate(turns)]
-        compared = cycle([sample_points(points_ND, _COMPARED, self.seed) for points_ND in views])
-        clusters = [kmeans.predict(compared_SD) for kmeans, compared_SD in zip(found, compared, strict=False)]
+        compared = [sample_points(points_ND, _COMPARED, self.seed) for points_ND in views]
+        clusters = [kmeans.predict(compared_SD) for kmeans, compared_SD in zip(found, cycle(compared), strict=False)]
         merged_SL = torch.cat(
             [self._merged(kmeans, *_MERGED_TO)[clusters_S] for kmeans, clusters_S in zip(found, clusters, strict=True)],
             dim=1,
@@ -88,7 +87,7 @@ class Consensus:
             (kmeans, F.normalize(sum_by_label(classes_SK, clusters_S, n_clusters), p=1, dim=1))
             for kmeans, clusters_S in zip(found, clusters, strict=True)
         ]
-        if len(self.predict(*views).unique()) < self.n_classes:  # a class was outvoted at all of its points
+        if self._outvoted(*compared) and self._outvoted(*views):
             classes_M = self._merged(found[0], 1.0)[:, 0]
             self.partitions_ = [(found[0], F.one_hot(classes_M, self.n_classes).float())]
         return self
@@ -107,6 +106,10 @@ class Consensus:
         for (kmeans, shares_MK), points_ND in zip(self.partitions_, cycle(views), strict=False):
             shares_NK += shares_MK[kmeans.predict(points_ND)]
         return shares_NK / len(self.partitions_)
+
+    def _outvoted(self, *views: Tensor) -> bool:
+        """Return whether some class is the first choice of none of these points."""
+        return len(self.predict(*views).unique()) < self.n_classes
 
     def _partition(self, points_ND: Tensor, n_clusters: int, index: int) -> KMeans:
         seed, n_sampled = self.seed * self.n_partitions + index, _POINTS_PER_CLUSTER * n_clusters
@@ -174,14 +177,35 @@ def _by_links(labels_SL: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]
     n_points, n_partitions = labels_SL.shape
     tree = linkage(np.rint(n_partitions * pdist(labels_SL, "hamming")), method="average")  # counts: ties are ties
     least = _LEAST_SHARE * n_points / n_classes
-    finest = n_points if least > 1 else n_classes
-    counts = np.arange(n_classes, finest + 1)
-    parts = (counts[first : first + _CUTS] for first in range(0, len(counts), _CUTS))
-    for groups_S in chain.from_iterable(cut_tree(tree, n_clusters=part).T for part in parts):
-        large = np.flatnonzero(np.bincount(groups_S) >= least)
-        if len(large) == n_classes:
-            apart = (n_partitions * cdist(labels_SL, labels_SL[groups_S == group], "hamming") for group in large)
-            nearest_S = np.stack([np.rint(of_one).mean(1) for of_one in apart], axis=1).argmin(1)
-            groups_S = np.where(np.isin(groups_S, large), np.searchsorted(large, groups_S), nearest_S)
-            return np.asarray(groups_S, np.int64)
-    return np.asarray(cut_tree(tree, n_clusters=n_classes)[:, 0], np.int64)
+    n_groups = _first_cut(tree, n_classes, least)
+    groups_S = _groups(tree, n_groups or n_classes)
+    if n_groups is None:
+        return groups_S
+    large = np.flatnonzero(np.bincount(groups_S) >= least)
+    apart = (n_partitions * cdist(labels_SL, labels_SL[groups_S == group], "hamming") for group in large)
+    nearest_S = np.stack([np.rint(of_one).mean(1) for of_one in apart], axis=1).argmin(1)
+    classes_S = np.where(np.isin(groups_S, large), np.searchsorted(large, groups_S), nearest_S)
+    return np.asarray(classes_S, np.int64)
+
+
+def _first_cut(tree: NDArray[np.float64], n_classes: int, least: float) -> int | None:
+    """Return the least number of groups, K or more, of which exactly K have `least` points; None where there is none.
+
+    Args:
+        tree: of points, as `linkage` returns it.
+        n_classes: K.
+        least: points.
+    """
+    large = np.concatenate([np.ones(len(tree) + 1), tree[:, 3]]) >= least  # the points, then what merges make of them
+    gained = large[tree[::-1, :2].astype(int)].sum(1) - large[: len(tree) : -1]  # by undoing one merge after the other
+    n_groups = 2 + np.flatnonzero(large[-1] + gained.cumsum() == n_classes)
+    return next((int(number) for number in n_groups if number >= n_classes), None)
+
+
+def _groups(tree: NDArray[np.float64], n_groups: int) -> NDArray[np.int64]:
+    """Return the group of each point, 0 to n_groups - 1, where the tree's last merges are undone."""
+    n_points = len(tree) + 1
+    group_of = np.arange(n_points + len(tree))  # of the points, then of what each merge makes of them
+    for merge in range(n_points - n_groups - 1, -1, -1):
+        group_of[tree[merge, :2].astype(int)] = group_of[n_points + merge]
+    return np.asarray(np.unique(group_of[:n_points], return_inverse=True)[1], np.int64)

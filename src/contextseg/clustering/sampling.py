@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,8 +34,9 @@ def sample_cells(embedded_BDhw: Tensor, indices: Sequence[int], key: tuple[int, 
     drawn = [
         keyed_rng(seed, stream, epoch, index).choice(n_cells, n, replace=False, shuffle=False) for index in indices
     ]
-    pairs = zip(points_BND, drawn, strict=True)
-    return torch.cat([points_ND[torch.from_numpy(cells)].float() for points_ND, cells in pairs])
+    cells_Bn = torch.from_numpy(np.array(drawn, np.int64).reshape(-1, n)).to(points_BND.device)
+    images_B1 = torch.arange(len(points_BND), device=points_BND.device)[:, None]
+    return points_BND[images_B1, cells_Bn].flatten(0, 1).float()
 
 
 def sample_points(points_ND: Tensor, n: int, seed: int) -> Tensor:

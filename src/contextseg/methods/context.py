@@ -18,14 +18,17 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from contextseg.clustering.consensus import Consensus
 from contextseg.clustering.kmeans import KMeans, sum_by_label
 from contextseg.clustering.own_centers import own_centers
-from contextseg.clustering.sampling import points_per_image, sample_cells
+from contextseg.clustering.sampling import points_per_image, sample_cells, sample_points
+from contextseg.clustering.vote import Vote
 from contextseg.collectives import all_sum, gather_stream
 from contextseg.guidance.holistic import at_cells, at_places, holistic_vectors
 from contextseg.methods.method import Method, TrainingImages
@@ -42,6 +45,8 @@ _EVENING = {"start": 0.8, "student": 0.9}  # by teacher: power of the places' sh
 _LOOKS_IN_TURN = 0.5  # length of how a place looks, beside what it is with length 1, for every second partition
 _LOOKS_OF_PLACES = 0.3  # the same where all partitions see one view: in choosing the number of classes
 _START_IMAGES = 256  # images that the start is clustered from
+_DRAWN_FROM = 512  # images that draws of so many are taken from, where there are several
+_TOLD_BY = 4000  # places of each draw that it is told by which draws mean the same
 _START_POINTS = 40_000  # vectors that the start is clustered from
 
 
@@ -63,6 +68,7 @@ class Context(Method):
         super().__init__(ContextEmbedding(backbone, own), settings)
         self.lasting_clusters = not self._teacher_is_student()
         self.own_centers = own.own_centers
+        self.n_draws, self.n_partitions = settings.context.n_draws or 1, settings.context.n_partitions or 1
         self.register_buffer("centers_KD", torch.zeros(settings.n_classes, self.embedding.n_channels))
         self.register_buffer("use_K", torch.zeros(settings.n_classes, dtype=torch.int64))
         for name in ("share_K", "start_share_K"):
@@ -178,13 +184,14 @@ class Context(Method):
 
     def _group_places(self, epoch: int, images: TrainingImages) -> None:
         """Give each place its holistic label, and how certain it is."""
-        some = _in_one_block(self._holistic(images.whole(_START_IMAGES)), min(_START_IMAGES, images.n_images))
-        classes = self._classes(self._views(self._sampled(epoch, some, images.n_images), _LOOKS_IN_TURN))
+        n_some = min(_START_IMAGES if self.n_draws == 1 else _DRAWN_FROM, images.n_images)
+        some = _in_one_block(self._holistic(images.whole(n_some)), n_some)
+        classes = self._classes(epoch, some, images.n_images, _START_IMAGES / n_some)
         kept = self.holistic_ngg, self.certainty_ngg
         for places_ngg in kept:
             places_ngg.zero_()
         known = (some.pop() for _ in range(len(some)))  # with the last of them the block goes
-        for vectors_BEgg, indices in chain(known, self._holistic(images.whole(after=_START_IMAGES))):
+        for vectors_BEgg, indices in chain(known, self._holistic(images.whole(after=n_some))):
             views = self._views(vectors_BEgg.float().movedim(1, -1).flatten(0, -2), _LOOKS_IN_TURN)
             certainty_N, labels_N = classes.shares(*views).max(1)
             for places_ngg, found_N in zip(kept, (labels_N, certainty_N), strict=True):
@@ -252,16 +259,28 @@ class Context(Method):
         self.start_share_K.copy_(F.normalize(share_K, p=1, dim=0))
         self.share_K.copy_(self.start_share_K)
 
-    def _classes(self, views: list[Tensor]) -> Consensus:
-        settings, own = self.settings, self.settings.context
-        per_class = own.clusters_per_class or (1 if self._teacher_is_student() else _CLUSTERS_PER_CLASS)
-        return Consensus(
-            settings.n_classes, clusters_per_class=per_class, n_partitions=own.n_partitions, seed=settings.seed
-        ).fit(*views)
+    def _classes(self, epoch: int, maps: list[tuple[Tensor, list[int]]], n_images: int, share: float) -> Vote:
+        """Return what draws of about such a share of the images in the maps agree that places are."""
+        draws, told = [], []
+        for draw in range(self.n_draws):
+            taken_n = keyed_rng(self.settings.seed, "drawn images", epoch, draw).random(n_images) < share
+            stream = f"start {draw}" if self.n_draws > 1 else "start"
+            views = self._views(self._sampled(epoch, _of_images(maps, taken_n), n_images, stream), _LOOKS_IN_TURN)
+            draws.append(self._consensus(draw).fit(*views))
+            told.append([sample_points(points_ND, _TOLD_BY, draws[-1].seed) for points_ND in views])
+        return Vote(draws, *(torch.cat(of_view) for of_view in zip(*told, strict=True)))
 
-    def _sampled(self, epoch: int, maps: Iterable[tuple[Tensor, list[int]]], n_images: int) -> Tensor:
+    def _consensus(self, draw: int) -> Consensus:
+        settings = self.settings
+        per_class = settings.context.clusters_per_class or (1 if self._teacher_is_student() else _CLUSTERS_PER_CLASS)
+        seed = settings.seed * self.n_draws + draw
+        return Consensus(settings.n_classes, clusters_per_class=per_class, n_partitions=self.n_partitions, seed=seed)
+
+    def _sampled(
+        self, epoch: int, maps: Iterable[tuple[Tensor, list[int]]], n_images: int, stream: str = "start"
+    ) -> Tensor:
         """Return a sample of the vectors of some images, (N, D), the same in all processes."""
-        key = (self.settings.seed, "start", epoch)
+        key = (self.settings.seed, stream, epoch)
         per_image = points_per_image(_START_POINTS, min(_START_IMAGES, n_images))
         samples = (sample_cells(map_BEhw, indices, key, per_image) for map_BEhw, indices in maps)
         return torch.cat(list(gather_stream(samples)))
@@ -308,6 +327,14 @@ def _in_one_block(maps: Iterable[tuple[Tensor, list[int]]], n_images: int) -> li
         kept.append((room[: len(indices)].copy_(map_BEgg), indices))
         room = room[len(indices) :]
     return kept
+
+
+def _of_images(
+    maps: Iterable[tuple[Tensor, list[int]]], taken_n: NDArray[np.bool_]
+) -> Iterator[tuple[Tensor, list[int]]]:
+    """Yield what is of images that are taken; of a batch without one, a map of none."""
+    for map_BEgg, indices in maps:
+        yield map_BEgg[torch.from_numpy(taken_n[indices])], [index for index in indices if taken_n[index]]
 
 
 def _shares(counts_K: Tensor) -> Tensor:

@@ -132,7 +132,18 @@ class ContextSettings(Section):
         description="clusters for each class that places are grouped into, before near ones are merged; by default 4, "
         "and 1 where the teacher is the student, whose distances mean little at first",
     )
-    n_partitions: int = Field(32, ge=1, description="groupings of the places that the classes are made from")
+    n_draws: int | None = Field(
+        None,
+        ge=1,
+        description="draws of images, each of which the places are grouped from anew before they are put to the vote; "
+        f"by default 3 where the start knows something and more than {FEW_CLASSES} classes are asked for, else 1",
+    )
+    n_partitions: int | None = Field(
+        None,
+        ge=1,
+        description="groupings of the places that each draw makes the classes from; by default 12, and 32 where there "
+        "is one draw",
+    )
     center_momentum: float = Field(
         0.95, ge=0, lt=1, description="how much of the centres a step keeps; they are moved with each batch"
     )

@@ -119,8 +119,8 @@ class Settings(Section):
 
     def _fill_in_for_context(self) -> None:
         """Let a network that has at most seen these images lean on what it learns, rather than on how it starts."""
-        guidance, embedding = self.context.guidance, self.context.embedding
-        all_given = guidance.teacher != "auto" and embedding.to_the_end is not None
+        own, guidance, embedding = self.context, self.context.guidance, self.context.embedding
+        all_given = guidance.teacher != "auto" and None not in (embedding.to_the_end, own.n_draws, own.n_partitions)
         if all_given and "learning_rate" in self.training.model_fields_set:
             return  # as in the settings of a run, whose file of weights may be gone
         knows_little = self.backbone.knows_little()
@@ -128,10 +128,12 @@ class Settings(Section):
             self._fill_in("training", learning_rate=1e-3)
         if guidance.teacher == "auto":
             guidance = guidance.model_copy(update={"teacher": "student" if knows_little else "start"})
+        many = not knows_little and not self.choose_n_classes and self.n_classes > FEW_CLASSES
         if embedding.to_the_end is None:
-            asked_for = 0 if self.choose_n_classes else self.n_classes
-            embedding = embedding.model_copy(update={"to_the_end": not knows_little and asked_for > FEW_CLASSES})
-        filled = self.context.model_copy(update={"guidance": guidance, "embedding": embedding})
+            embedding = embedding.model_copy(update={"to_the_end": many})
+        n_draws = own.n_draws or (3 if many else 1)
+        numbers = {"n_draws": n_draws, "n_partitions": own.n_partitions or (12 if n_draws > 1 else 32)}
+        filled = own.model_copy(update={"guidance": guidance, "embedding": embedding, **numbers})
         object.__setattr__(self, "context", filled)
 
     def _fill_in(self, section: str, **values: Any) -> None:
