@@ -32,6 +32,7 @@ OWN = {
     "mdc": {"dim": 16},
     "context": {
         "clusters_per_class": 2,
+        "n_draws": 2,
         "n_partitions": 2,
         # which images are not told where their cells lie is another draw in each process, as with dropout
         "embedding": {"dim": 16, "geometry_dropout": 0.0},

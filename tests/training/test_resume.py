@@ -30,7 +30,13 @@ from contextseg.views.siamese import SiameseBatch
 
 OWN = {
     "picie": {"dim": 16},
-    "context": {"clusters_per_class": 2, "n_partitions": 2, "embedding": {"dim": 16}, "guidance": {"grid": 8}},
+    "context": {
+        "clusters_per_class": 2,
+        "n_draws": 2,
+        "n_partitions": 2,
+        "embedding": {"dim": 16},
+        "guidance": {"grid": 8},
+    },
 }
 PEERS = {
     "picie": {"dim": 8, "overclusters": 9},
