@@ -201,6 +201,15 @@ def test_then_is_one_view_after_the_other(pair, seed):
         torch.testing.assert_close(joint.coordinates(), inner.apply(outer.coordinates()))
 
 
+def test_one_column_shrinks_as_one_row_does():
+    # two cells of three: each sees the one at its end and the middle one, by 5/8 and 3/8 of a triangle
+    rows = torch.tensor([[1.0, 2.0, 4.0], [5.0, 7.0, 11.0]])
+    view = GeometricView((3, 1), (0, 0, 3, 1), (2, 1))
+    expected = torch.tensor([[1.375, 3.25], [5.75, 9.5]])
+    torch.testing.assert_close(view.apply(rows[..., None])[..., 0], expected)
+    torch.testing.assert_close(GeometricView((1, 3), (0, 0, 1, 3), (1, 2)).apply(rows[:, None])[:, 0], expected)
+
+
 @settings(max_examples=80, deadline=None)
 @given(chained())
 def test_coordinates_of_a_chain(pair):

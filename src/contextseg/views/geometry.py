@@ -182,6 +182,8 @@ def _resize(view: Tensor, size: tuple[int, int], mode: Literal["bilinear", "near
         return view[..., rows, :][..., columns]
     if view.ndim != 4:  # a batch keeps its memory format, which a reshape would lose
         return _resize(view.reshape(1, -1, *view.shape[-2:]), size, mode).reshape(*view.shape[:-2], *size)
+    if size[1] == 1 < size[0]:  # PyTorch (2.14 at least) shrinks to one column with the weights of its first row
+        return _resize(view.mT, (1, size[0]), mode).mT
     shrinks = size[0] < view.shape[-2] or size[1] < view.shape[-1]
     return F.interpolate(view, size=size, mode="bilinear", align_corners=False, antialias=shrinks)
 
