@@ -234,7 +234,6 @@ def test_maps_are_kept_in_one_block_of_half_precision() -> None:
     assert _in_one_block(iter([]), 8) == []
 
 
-@torch.no_grad()
 def test_a_draw_is_of_the_images_that_it_takes() -> None:
     maps = [(torch.arange(3.0)[:, None, None, None], [4, 0, 2]), (torch.full((1, 1, 1, 1), 7.0), [3])]
     first, second = _of_images(maps, np.array([True, False, False, False, True]))
@@ -242,6 +241,7 @@ def test_a_draw_is_of_the_images_that_it_takes() -> None:
     assert (second[0].shape, second[1]) == ((0, 1, 1, 1), [])  # processes go on in step
 
 
+@torch.no_grad()
 def test_draws_take_other_images_where_there_are_more_than_one_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     method, seen = context(n_draws=8, n_partitions=1, guidance={"teacher": "start", "grid": 8}), []
     monkeypatch.setattr(method, "_views", lambda vectors, _: seen.append(len(vectors) // 64) or [vectors])
@@ -256,6 +256,7 @@ def test_draws_take_other_images_where_there_are_more_than_one_takes(monkeypatch
     assert seen[:8] == seen[8:]
 
 
+@torch.no_grad()
 def test_shuffling_keeps_the_labels_and_breaks_their_places() -> None:
     methods = [context(guidance={"grid": 6, "shuffled": shuffled}) for shuffled in (False, True)]
     for method in methods:
