@@ -32,13 +32,14 @@ class Vote:
     """
 
     def __init__(self, draws: Sequence[Consensus], *views: Tensor) -> None:
-        found = [draw.predict(*views) for draw in draws]
-        clearest, *others = sorted(range(len(draws)), key=lambda index: -clearness(views[-1], found[index]))
-        n_classes = draws[clearest].n_classes
-        self._same = [
-            (draws[index], matching_classes(found[clearest], found[index], n_classes)) for index in (clearest, *others)
-        ]
-        if len(self.shares(*views).argmax(1).unique()) < n_classes:
+        said = [draw.shares(*views) for draw in draws]
+        found = [shares_NK.argmax(1) for shares_NK in said]
+        n_classes = draws[0].n_classes
+        order = sorted(range(len(draws)), key=lambda index: -clearness(views[-1], found[index]))
+        same = [matching_classes(found[order[0]], found[index], n_classes) for index in order]
+        self._same = [(draws[index], own_K) for index, own_K in zip(order, same, strict=True)]
+        voted_NK = torch.stack([said[index][:, own_K] for index, own_K in zip(order, same, strict=True)]).mean(0)
+        if len(voted_NK.argmax(1).unique()) < n_classes:
             del self._same[1:]
 
     def shares(self, *views: Tensor) -> Tensor:
